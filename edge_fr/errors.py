@@ -1,0 +1,95 @@
+"""Every exception that edge_fr raises on purpose, in one tree.
+
+    EdgeFrError
+    ├── InputError (ValueError)          an argument, picture or array that cannot be used
+    │   └── ImageError                   a picture that cannot be read, or is no picture
+    ├── MissingDependencyError (ImportError)   an optional library is absent; says how to install it
+    ├── ModelError                       a model file or what it computes
+    │   ├── ModelNotFoundError           not in the cache; says how to pull or copy it
+    │   ├── CardError                    the model card is missing, broken, or does not fit the task
+    │   └── EngineError                  the engine cannot open, or its output is not usable (NaN, shape)
+    ├── SourceError                      a camera, stream, file or folder
+    │   ├── SourceOpenError              it could not be opened
+    │   └── SourceReadError              it broke off before its end
+    ├── GalleryError                     the people database
+    │   ├── GalleryFileError             the file is damaged, read-only, locked or not a gallery
+    │   ├── GalleryModelError            it was enrolled with another recognizer
+    │   ├── UnknownIdentityError (KeyError)    nobody of that name is enrolled
+    │   └── EnrollmentError              the picture was refused; carries the reasons
+    └── EventError                       an event could not be written
+
+A message says what was wrong, what came, what was expected, and the command to run next.
+"""
+
+from __future__ import annotations
+
+
+class EdgeFrError(Exception):
+    """Base of all errors of this package; catch it to catch them all."""
+
+
+class InputError(EdgeFrError, ValueError):
+    """An argument, picture or array that cannot be used."""
+
+
+class ImageError(InputError):
+    """A picture that cannot be read, or is no picture."""
+
+
+class MissingDependencyError(EdgeFrError, ImportError):
+    """An optional library is absent; the message holds the install command."""
+
+
+class ModelError(EdgeFrError):
+    """A model file, or what it computes, is not usable."""
+
+
+class ModelNotFoundError(ModelError):
+    """A named model is not in the cache."""
+
+
+class CardError(ModelError):
+    """A model card is missing, broken, or does not fit the task."""
+
+
+class EngineError(ModelError):
+    """An engine cannot open, or its output is not usable."""
+
+
+class SourceError(EdgeFrError):
+    """A camera, stream, file or folder failed."""
+
+
+class SourceOpenError(SourceError):
+    """A source could not be opened."""
+
+
+class SourceReadError(SourceError):
+    """A source broke off before its end."""
+
+
+class GalleryError(EdgeFrError):
+    """The people database cannot do what was asked."""
+
+
+class GalleryFileError(GalleryError):
+    """The gallery file is damaged, read-only, locked or not a gallery."""
+
+
+class GalleryModelError(GalleryError):
+    """The gallery was enrolled with another recognizer."""
+
+
+class UnknownIdentityError(GalleryError, KeyError):
+    """Nobody of that name is enrolled."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # KeyError would print the repr of the message
+
+
+class EnrollmentError(GalleryError):
+    """A picture was refused for enrolment; the message lists why."""
+
+
+class EventError(EdgeFrError):
+    """An event could not be written."""

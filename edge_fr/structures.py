@@ -1,0 +1,274 @@
+"""The values that travel through the pipeline: frozen, columnar, checked once at construction.
+
+Arrays are not copied and must not be written to after they were handed over. Boxes are xyxy pixels
+of the original frame; landmarks are (x, y) in the order image-left eye, image-right eye, nose,
+image-left mouth corner, image-right mouth corner; images are BGR uint8 HWC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fr.errors import InputError
+
+CROP_SIDE_PX = 112
+
+Status = Literal["known", "unknown", "unrecognizable"]
+EventType = Literal[
+    "face.identified",
+    "face.unknown",
+    "face.unrecognizable",
+    "face.ended",
+    "camera.online",
+    "camera.offline",
+]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Frame:
+    """One picture of one camera.
+
+    `image` is (H, W, 3) uint8 BGR and belongs to the frame: a source never writes into it again.
+    `pts_ns` is the stream's own clock in nanoseconds, never earlier than the frame before it.
+    `captured_at` is the wall clock, with a time zone. `index` counts the source's frames from 0.
+    """
+
+    image: NDArray[np.uint8]
+    pts_ns: int
+    captured_at: datetime
+    camera: str = "camera"
+    index: int = 0
+
+    def __post_init__(self) -> None:
+        image = self.image
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise InputError(
+                f"a frame needs a BGR image of shape (height, width, 3) and dtype uint8, got shape "
+                f"{image.shape} and dtype {image.dtype}; edge_fr.image.to_bgr converts the usual forms"
+            )
+        if self.captured_at.tzinfo is None:
+            raise InputError("captured_at needs a time zone, for example datetime.now(timezone.utc)")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a face is not good enough, by its ISO/IEC 29794-5 component name.
+
+    `measured` and `bound` are in `unit`; `limit` says on which side of the bound a good face lies.
+    """
+
+    component: str
+    measured: float
+    bound: float
+    limit: Literal["at least", "at most"]
+    unit: str = ""
+
+    def __str__(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        name = self.component.replace("_", " ")
+        return f"{name} {self.measured:.3g}{unit}, needs {self.limit} {self.bound:.3g}{unit}"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Face:
+    """One row of `Faces`; a value a stage has not computed yet is None."""
+
+    box: NDArray[np.float32]
+    score: float
+    landmarks: NDArray[np.float32]
+    track_id: int | None
+    crop: NDArray[np.uint8] | None
+    quality: float | None
+    refusals: tuple[Refusal, ...]
+    embedding: NDArray[np.float32] | None
+    ri: float | None
+    mask_prob: float | None
+
+    @property
+    def bbox(self) -> NDArray[np.float32]:
+        """The box, (4,) xyxy, under InsightFace's name."""
+        return self.box
+
+    @property
+    def kps(self) -> NDArray[np.float32]:
+        """The landmarks, (5, 2), under InsightFace's name."""
+        return self.landmarks
+
+    @property
+    def det_score(self) -> float:
+        """The detector's score, 0..1, under InsightFace's name."""
+        return self.score
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Faces:
+    """All faces of one frame, one row each; every stage fills in its own columns.
+
+    boxes       (N, 4) float32 xyxy pixels       scores    (N,) float32, 0..1
+    landmarks   (N, 5, 2) float32 pixels         track_ids (N,) int64
+    crops       (N, 112, 112, 3) uint8 BGR, aligned
+    quality     (N,) float32, 0..1, higher is better
+    refusals    N tuples; a row with any refusal is not good enough to be embedded
+    selected    (N,) bool, rows that the gate passes on to the embedder
+    embeddings  (N, D) float32 of unit length, NaN in rows that were not embedded
+    ri          (N,) float32, 0..1, recognizability, NaN where not computed
+    mask_prob   (N,) float32, 0..1, NaN where not computed
+
+    `faces[i]` is a `Face`; `faces[mask]`, `faces[indices]` and `faces[1:3]` are `Faces`.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    track_ids: NDArray[np.int64] | None = None
+    crops: NDArray[np.uint8] | None = None
+    quality: NDArray[np.float32] | None = None
+    refusals: tuple[tuple[Refusal, ...], ...] | None = None
+    selected: NDArray[np.bool_] | None = None
+    embeddings: NDArray[np.float32] | None = None
+    ri: NDArray[np.float32] | None = None
+    mask_prob: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.boxes)
+        rest: dict[str, tuple[tuple[int | None, ...], type[np.generic]]] = {
+            "boxes": ((4,), np.float32),
+            "scores": ((), np.float32),
+            "landmarks": ((5, 2), np.float32),
+            "track_ids": ((), np.int64),
+            "crops": ((CROP_SIDE_PX, CROP_SIDE_PX, 3), np.uint8),
+            "quality": ((), np.float32),
+            "selected": ((), np.bool_),
+            "embeddings": ((None,), np.float32),
+            "ri": ((), np.float32),
+            "mask_prob": ((), np.float32),
+        }
+        for name, (shape, dtype) in rest.items():
+            column = getattr(self, name)
+            if column is None:
+                continue
+            fits = column.dtype == dtype and column.ndim == 1 + len(shape) and len(column) == n
+            if not fits or any(s not in (None, c) for s, c in zip(shape, column.shape[1:], strict=True)):
+                raise InputError(
+                    f"Faces.{name} needs shape {(n, *shape)} and dtype {np.dtype(dtype).name}, "
+                    f"got {column.shape} and {column.dtype}"
+                )
+        if self.refusals is not None and len(self.refusals) != n:
+            raise InputError(f"Faces.refusals needs {n} rows, got {len(self.refusals)}")
+
+    @classmethod
+    def empty(cls) -> Faces:
+        """No face at all: what the first stage starts from."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros((0,), np.float32), np.zeros((0, 5, 2), np.float32))
+
+    def with_(self, **columns: Any) -> Faces:
+        """The same faces with the named columns set; lengths and types are checked again."""
+        return replace(self, **columns)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __iter__(self) -> Iterator[Face]:
+        return (self[i] for i in range(len(self)))
+
+    @overload
+    def __getitem__(self, rows: int) -> Face: ...
+    @overload
+    def __getitem__(self, rows: slice | NDArray[Any] | list[int]) -> Faces: ...
+    def __getitem__(self, rows: int | slice | NDArray[Any] | list[int]) -> Face | Faces:
+        if isinstance(rows, (int, np.integer)):
+            return self._row(int(rows))
+        index = np.arange(len(self))[rows]
+        columns: dict[str, Any] = {}
+        for f in fields(self):
+            column = getattr(self, f.name)
+            if column is not None:
+                columns[f.name] = tuple(column[i] for i in index) if f.name == "refusals" else column[index]
+        return Faces(**columns)
+
+    def _row(self, i: int) -> Face:
+        def number(column: NDArray[np.float32] | None) -> float | None:
+            return None if column is None or np.isnan(column[i]) else float(column[i])
+
+        embedding = None if self.embeddings is None else self.embeddings[i]
+        if embedding is not None and np.isnan(embedding[0]):
+            embedding = None
+        return Face(
+            box=self.boxes[i],
+            score=float(self.scores[i]),
+            landmarks=self.landmarks[i],
+            track_id=None if self.track_ids is None else int(self.track_ids[i]),
+            crop=None if self.crops is None else self.crops[i],
+            quality=number(self.quality),
+            refusals=() if self.refusals is None else self.refusals[i],
+            embedding=embedding,
+            ri=number(self.ri),
+            mask_prob=number(self.mask_prob),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One enrolled identity as an answer: cosine score, and its lead over the next identity."""
+
+    identity: str
+    score: float
+    margin: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Matches:
+    """The best identities for each probe, best first; one tuple a probe, empty for an empty gallery."""
+
+    candidates: tuple[tuple[Candidate, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def __getitem__(self, probe: int) -> tuple[Candidate, ...]:
+        return self.candidates[probe]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is known about a track (or a still picture) now.
+
+    `identity` is set only when `status` is "known". `frames_used` counts the embeddings fused;
+    `refusals` are those of the best face seen when nothing could be used.
+    """
+
+    status: Status
+    identity: str | None
+    candidates: tuple[Candidate, ...]
+    threshold: float
+    frames_used: int
+    target_fpir: float | None = None
+    refusals: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Event:
+    """Something to tell the world, in the form that every sink writes (`edge_fr.events.to_json`).
+
+    `dedupe_key` is the same for the same happening however often it is sent. `face` and `decision`
+    are None for camera events; `model` is the recognizer's weights digest and precision.
+    """
+
+    event_id: str
+    dedupe_key: str
+    type: EventType
+    camera: str
+    captured_at: datetime
+    emitted_at: datetime
+    pts_ns: int
+    track_id: int | None = None
+    frame_size: tuple[int, int] | None = None  # (height, width)
+    face: Face | None = None
+    decision: Decision | None = None
+    model: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,23 @@
+"""Where the optional evaluation data lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def shared_data() -> Callable[[str], Path]:
+    """Gives the path of a folder or file of the evaluation data, or skips the test, naming it."""
+
+    def find(name: str) -> Path:
+        path = SHARED_DATA / name
+        if not path.exists():
+            pytest.skip(f"evaluation data {name} is not on this machine")
+        return path
+
+    return find

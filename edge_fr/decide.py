@@ -1,0 +1,158 @@
+"""From the embeddings of a track to one answer: known, unknown, or unrecognizable.
+
+A face that walks towards the camera gives poor evidence first and good evidence later. The decider
+fuses a track's embeddings, weighted by quality, and speaks when it is sure, when the deadline comes,
+or when the track ends; it speaks again only when the answer changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fr.errors import InputError
+from edge_fr.structures import Candidate, Decision, Faces, Frame, Matches, Refusal, Status
+
+_LEAST_WEIGHT = 1e-3  # a face of quality 0 that was let through all the same still counts
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionPolicy:
+    """When an answer is given.
+
+    `target_fpir` is the share of strangers that may be given a name; the threshold that follows from
+    it is computed outside, because it depends on the gallery's size. A name needs `margin` over the
+    next identity. Between the threshold and `hysteresis` below it an answer is neither given nor
+    taken back. A name needs `known_frames` embeddings, "unknown" needs `unknown_frames`; after
+    `decide_within_ns` of stream time the best answer so far is given whatever their number.
+    """
+
+    target_fpir: float = 0.01
+    margin: float = 0.05
+    hysteresis: float = 0.06
+    known_frames: int = 2
+    unknown_frames: int = 4
+    decide_within_ns: int = 2_000_000_000
+
+    def __post_init__(self) -> None:
+        if not 0 < self.target_fpir < 1:
+            raise InputError(f"target_fpir is {self.target_fpir}, expected a share between 0 and 1")
+        if self.known_frames < 1 or self.unknown_frames < 1 or self.decide_within_ns <= 0:
+            raise InputError("known_frames, unknown_frames and decide_within_ns must be positive")
+
+
+@dataclass(slots=True)
+class _Track:
+    waiting_since_ns: int  # first sight, or the first evidence after "unrecognizable"
+    evidence: NDArray[np.float32] = field(default_factory=lambda: np.zeros(1, np.float32))  # weighted sum
+    frames: int = 0
+    best_quality: float = -1.0
+    refusals: tuple[Refusal, ...] = ()  # of the best face seen
+    candidates: tuple[Candidate, ...] = ()
+    decision: Decision | None = None
+
+
+@dataclass(slots=True)
+class Decider:
+    """Keeps the evidence of every track of one camera.
+
+    `search` takes (P, D) unit-length probes and returns their best identities; `threshold` gives the
+    score a name needs now. Tracks are known by the ids in `Faces.track_ids`; negative ids are ignored.
+    """
+
+    search: Callable[[NDArray[np.float32]], Matches]
+    threshold: Callable[[], float]
+    policy: DecisionPolicy = field(default_factory=DecisionPolicy)
+    _tracks: dict[int, _Track] = field(default_factory=dict)
+
+    @property
+    def decisions(self) -> Mapping[int, Decision]:
+        """The current answer of every live track that has one."""
+        return {i: t.decision for i, t in self._tracks.items() if t.decision is not None}
+
+    def observe(self, frame: Frame, faces: Faces) -> dict[int, Decision]:
+        """Takes in one frame's faces; returns the answers that are new or have changed."""
+        self._gather(frame, faces)
+        threshold = self.threshold()
+        changed = {}
+        for track_id, track in self._tracks.items():
+            overdue = frame.pts_ns - track.waiting_since_ns >= self.policy.decide_within_ns
+            decision = self._decide(track, threshold, final=overdue)
+            if decision is not None:
+                changed[track_id] = decision
+        return changed
+
+    def end(self, track_ids: Iterable[int]) -> dict[int, tuple[Decision, bool]]:
+        """Forgets tracks that ended; gives each one's last answer and whether it is new."""
+        last = {}
+        threshold = self.threshold()
+        for track_id in track_ids:
+            track = self._tracks.pop(track_id, None)
+            if track is None:
+                continue
+            new = self._decide(track, threshold, final=True)
+            decision = new or track.decision
+            if decision is not None:
+                last[track_id] = (decision, new is not None)
+        return last
+
+    def _gather(self, frame: Frame, faces: Faces) -> None:
+        """Adds the frame's evidence to its tracks and searches the gallery once for all of them."""
+        fused: dict[int, NDArray[np.float32]] = {}
+        for face in faces:
+            if face.track_id is None or face.track_id < 0:
+                continue
+            track = self._tracks.setdefault(face.track_id, _Track(frame.pts_ns))
+            quality = face.quality if face.quality is not None else face.score
+            if quality > track.best_quality:
+                track.best_quality, track.refusals = quality, face.refusals
+            if face.embedding is not None:
+                if track.frames == 0 and track.decision is not None:
+                    track.waiting_since_ns = frame.pts_ns  # unrecognizable until now: a new wait begins
+                track.evidence = track.evidence + max(quality, _LEAST_WEIGHT) * face.embedding
+                track.frames += 1
+                fused[face.track_id] = track.evidence / np.linalg.norm(track.evidence)
+        if fused:
+            matches = self.search(np.stack(list(fused.values())).astype(np.float32))
+            for track_id, candidates in zip(fused, matches.candidates, strict=True):
+                self._tracks[track_id].candidates = candidates
+
+    def _decide(self, track: _Track, threshold: float, *, final: bool) -> Decision | None:
+        """The track's answer if it is new, else None; remembers it."""
+        answer = self._answer(track, threshold, final=final)
+        if answer is None:
+            return None
+        before, track.decision = track.decision, answer
+        same = before and (before.status, before.identity) == (answer.status, answer.identity)
+        return None if same else answer
+
+    def _answer(self, track: _Track, threshold: float, *, final: bool) -> Decision | None:
+        policy, before = self.policy, track.decision
+
+        def answer(status: Status, identity: str | None = None) -> Decision:
+            return Decision(
+                status,
+                identity,
+                track.candidates,
+                threshold,
+                track.frames,
+                policy.target_fpir,
+                track.refusals if status == "unrecognizable" else (),
+            )
+
+        if track.frames == 0:
+            return answer("unrecognizable") if final else None
+        best = track.candidates[0] if track.candidates else None
+        enough = final or before is not None or track.frames >= policy.known_frames
+        if best and best.score >= threshold and best.margin >= policy.margin and enough:
+            return answer("known", best.identity)
+        floor = threshold - policy.hysteresis
+        if before is not None and before.status == "known":
+            score = next((c.score for c in track.candidates if c.identity == before.identity), -1.0)
+            return answer("known", before.identity) if score >= floor else answer("unknown")
+        settled = before is not None and before.status == "unknown"
+        stranger = (best is None or best.score < floor) and track.frames >= policy.unknown_frames
+        return answer("unknown") if final or settled or stranger else None

@@ -1,0 +1,183 @@
+"""Events as JSON, and the file they are written to."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from edge_fr.errors import EventError
+from edge_fr.structures import Decision, Event, EventType, Face, Frame
+
+_TYPE_OF: dict[str, EventType] = {
+    "known": "face.identified",
+    "unknown": "face.unknown",
+    "unrecognizable": "face.unrecognizable",
+}
+
+
+def uuid7() -> str:
+    """A UUID of version 7 (RFC 9562): its first 48 bits are the Unix time in milliseconds."""
+    value = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+    value = value & ~(0xF << 76) | 0x7 << 76  # version
+    value = value & ~(0x3 << 62) | 0x2 << 62  # variant
+    text = f"{value:032x}"
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+def face_event(
+    frame: Frame,
+    face: Face | None,
+    track_id: int,
+    first_seen: datetime,
+    decision: Decision,
+    model: dict[str, str],
+    *,
+    ended: bool = False,
+) -> Event:
+    """The event for a new answer about a track, or for its end.
+
+    The dedupe key is made of the camera, the track, when the track was first seen and what is said,
+    so that the same stretch of video gives the same keys again.
+    """
+    kind: EventType = "face.ended" if ended else _TYPE_OF[decision.status]
+    parts = (frame.camera, first_seen.isoformat(), str(track_id), kind, decision.identity or "")
+    return Event(
+        event_id=uuid7(),
+        dedupe_key="/".join(parts),
+        type=kind,
+        camera=frame.camera,
+        captured_at=frame.captured_at,
+        emitted_at=datetime.now(timezone.utc),
+        pts_ns=frame.pts_ns,
+        track_id=track_id,
+        frame_size=(frame.image.shape[0], frame.image.shape[1]),
+        face=face,
+        decision=decision,
+        model=model,
+    )
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """The event as JSON values. Embeddings and crops are never part of it."""
+    values: dict[str, Any] = {
+        "event_id": event.event_id,
+        "dedupe_key": event.dedupe_key,
+        "type": event.type,
+        "camera": event.camera,
+        "track_id": event.track_id,
+        "captured_at": event.captured_at.isoformat(),
+        "emitted_at": event.emitted_at.isoformat(),
+        "pts_ns": event.pts_ns,
+    }
+    if event.face is not None:
+        face = event.face
+        values["box_px"] = [round(float(v), 1) for v in face.box]
+        if event.frame_size is not None:
+            height, width = event.frame_size
+            x0, y0, x1, y1 = (float(v) for v in face.box)
+            values["box_norm"] = [round(v, 4) for v in (x0 / width, y0 / height, x1 / width, y1 / height)]
+        values["quality"] = {
+            "score": _rounded(face.quality),
+            "reasons": [str(refusal) for refusal in face.refusals],
+        }
+        values["ri"] = _rounded(face.ri)
+        if face.mask_prob is not None:
+            state = "masked" if face.mask_prob >= 0.5 else "bare"
+            values["mask"] = {"state": state, "score": _rounded(face.mask_prob)}
+    if event.decision is not None:
+        decision = event.decision
+        values["identity"] = decision.identity
+        values["candidates"] = [
+            {"identity": c.identity, "score": _rounded(c.score), "margin": _rounded(c.margin)}
+            for c in decision.candidates
+        ]
+        values["decision"] = {
+            "status": decision.status,
+            "threshold": _rounded(decision.threshold),
+            "target_fpir": decision.target_fpir,
+            "frames_used": decision.frames_used,
+            "reasons": [str(refusal) for refusal in decision.refusals],
+        }
+        values["model"] = event.model
+    return values
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+class JsonlSink:
+    """Appends one event a line to a file, each on disk before `write` returns.
+
+    A line cut short by a power failure is removed when the file is opened again; a file that ends in
+    anything else is refused and left alone. When a write fails (a full disk), the file is cut back to
+    its last whole line and the EventError holds the event that was not written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.written = 0
+        try:
+            self._file = self.path.open("ab+", buffering=0)
+        except OSError as error:
+            raise EventError(
+                f"cannot write events to {self.path}: {error.strerror}; name a file in a folder that "
+                f"exists and that this user may write to"
+            ) from error
+        try:
+            self._drop_interrupted_line()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def write(self, event: Event) -> None:
+        """Writes one event; EventError when it could not be written whole."""
+        line = json.dumps(to_json(event), ensure_ascii=False).encode() + b"\n"
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            rest = memoryview(line)
+            while rest:  # a raw write may be short when the disk fills up
+                rest = rest[self._file.write(rest) or 0 :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(end)
+            raise EventError(
+                f"cannot write to {self.path}: {error.strerror}; {self.written} events of this run are "
+                f"safe in it; free some space and run again. Not written: {line.decode().strip()}"
+            ) from error
+        self.written += 1
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> JsonlSink:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _drop_interrupted_line(self) -> None:
+        end = self._file.seek(0, os.SEEK_END)
+        start = end
+        tail = b""
+        while start > 0 and b"\n" not in tail:
+            start = max(0, start - 4096)
+            self._file.seek(start)
+            tail = self._file.read(end - start)
+        partial = tail.rpartition(b"\n")[2]
+        if not partial:
+            return
+        ours = b'{"event_id"'
+        if not (partial.startswith(ours) or ours.startswith(partial)):
+            raise EventError(
+                f"{self.path} does not end in an event, so nothing is appended to it; name another file"
+            )
+        self._file.truncate(end - len(partial))

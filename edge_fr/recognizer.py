@@ -1,0 +1,238 @@
+"""The kiosk's one object: still pictures in, answers with reasons out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fr.detect import Detector
+from edge_fr.embed import Embedder
+from edge_fr.engine import Device, open_engine
+from edge_fr.errors import EnrollmentError, ImageError, UnknownIdentityError
+from edge_fr.gallery import Gallery, score_threshold
+from edge_fr.image import align, read_image, to_bgr
+from edge_fr.models import resolve
+from edge_fr.quality import QualityGate, QualityPolicy
+from edge_fr.structures import Decision, Face, Faces, Frame
+
+Picture = str | Path | NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class Identification:
+    """One face of a picture and who it is."""
+
+    face: Face
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Whether the largest face of a picture is the person claimed.
+
+    "unrecognizable" means that the picture does not allow an answer; `reasons` say why. `score` is
+    None then.
+    """
+
+    status: Literal["match", "no match", "unrecognizable"]
+    score: float | None
+    threshold: float
+    reasons: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.status == "match"
+
+
+@dataclass(frozen=True, slots=True)
+class Enrollment:
+    """What became of each picture: kept ones by name, refused ones with the reason."""
+
+    identity: str
+    kept: tuple[str, ...]
+    refused: tuple[tuple[str, str], ...]
+
+
+class Recognizer:
+    """Finds, judges, identifies, verifies and enrolls faces in still pictures.
+
+    A picture is a path or an array (BGR; grey, BGRA and 16-bit are converted). The first call is as
+    fast as the others: opening runs both models once. Close it, or use it as a context manager. Not
+    safe for use from several threads at once.
+
+        with Recognizer.open("people.db") as recognizer:
+            recognizer.enroll("Grace Hopper", ["grace.jpg"])
+            print(recognizer.verify("door.jpg", "Grace Hopper"))
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        embedder: Embedder,
+        gallery: Gallery,
+        *,
+        quality: QualityPolicy | None = None,
+        enrollment: QualityPolicy | None = None,
+        target_fpir: float = 0.01,
+        target_fmr: float = 1e-4,
+        margin: float = 0.05,
+    ) -> None:
+        self._detector = detector
+        self._embedder = embedder
+        self.gallery = gallery
+        self._gate = QualityGate(quality or QualityPolicy())
+        self._enrollment_gate = QualityGate(enrollment or QualityPolicy.enrollment())
+        self._target_fpir = target_fpir
+        self._target_fmr = target_fmr
+        self._margin = margin
+
+    @classmethod
+    def open(
+        cls,
+        gallery: str | Path = ":memory:",
+        *,
+        detector: str | Path = "yunet",
+        embedder: str | Path = "sface",
+        device: Device = "cpu",
+        threads: int | None = None,
+        target_fpir: float = 0.01,
+        target_fmr: float = 1e-4,
+    ) -> Recognizer:
+        """Opens the models (names or files) and the gallery, which is made when it is not there.
+
+        `target_fpir`: the share of strangers that `identify` may give a name. `target_fmr`: the share
+        of impostors that `verify` may accept.
+        """
+        detect = Detector(open_engine(resolve(detector), device=device, threads=threads))
+        embed = Embedder(open_engine(resolve(embedder), device=device, threads=threads))
+        people = Gallery.open(gallery, embed.card, create=True)
+        recognizer = cls(detect, embed, people, target_fpir=target_fpir, target_fmr=target_fmr)
+        recognizer._detector.detect(np.zeros((480, 640, 3), np.uint8))
+        recognizer._embedder.embed(np.zeros((1, 112, 112, 3), np.uint8))
+        return recognizer
+
+    def analyze(self, picture: Picture) -> Faces:
+        """All faces, largest first, with crops, quality, refusals, and embeddings of the usable ones."""
+        return self._analyze(picture, self._gate)
+
+    def identify(self, picture: Picture) -> tuple[Identification, ...]:
+        """Who is in the picture: one answer a face, largest face first."""
+        faces = self.analyze(picture)
+        threshold = self._threshold(self._target_fpir, self.gallery.identity_count)
+        return tuple(Identification(face, self._decide(face, threshold)) for face in faces)
+
+    def verify(self, picture: Picture, identity: str) -> Verification:
+        """Whether the largest face is `identity`; UnknownIdentityError if nobody of that name is enrolled."""
+        templates = self.gallery.templates(identity)
+        threshold = self._threshold(self._target_fmr, 1)
+        faces = self.analyze(picture)
+        if len(faces) == 0:
+            return Verification("unrecognizable", None, threshold, ("no face found",))
+        face = faces[0]
+        if face.embedding is None:
+            return Verification("unrecognizable", None, threshold, tuple(map(str, face.refusals)))
+        score = float((templates @ face.embedding).max())
+        return Verification("match" if score >= threshold else "no match", score, threshold)
+
+    def enroll(
+        self, identity: str, pictures: Picture | Sequence[Picture], *, force: bool = False
+    ) -> Enrollment:
+        """Adds each picture that shows one good face; EnrollmentError when none of them does.
+
+        Refused, with the reason: no face, several faces, a face too poor to keep, a face that is
+        someone else's who is enrolled, and one that does not look like this identity's other
+        pictures; `force` keeps the last two.
+        """
+        if isinstance(pictures, (str, Path, np.ndarray)):
+            pictures = [pictures]
+        kept: list[str] = []
+        refused: list[tuple[str, str]] = []
+        for number, picture in enumerate(pictures, 1):
+            name = str(picture) if isinstance(picture, (str, Path)) else f"picture {number}"
+            try:
+                face = self._one_good_face(picture)
+                if not force:
+                    self._refuse_wrong_person(identity, face)
+            except (EnrollmentError, ImageError) as error:
+                refused.append((name, str(error)))
+                continue
+            assert face.embedding is not None  # the gate let it through
+            assert face.quality is not None
+            self.gallery.add(identity, face.embedding[None], qualities=[face.quality], sources=[name])
+            kept.append(name)
+        if not kept:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in refused) or "no picture given"
+            raise EnrollmentError(f"{identity!r} was not enrolled: {reasons}")
+        return Enrollment(identity, tuple(kept), tuple(refused))
+
+    def close(self) -> None:
+        """Closes the gallery."""
+        self.gallery.close()
+
+    def __enter__(self) -> Recognizer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _analyze(self, picture: Picture, gate: QualityGate) -> Faces:
+        image = to_bgr(picture) if isinstance(picture, np.ndarray) else read_image(picture)
+        frame = Frame(image, 0, datetime.now(timezone.utc))
+        faces = self._detector(frame, Faces.empty())
+        widths, heights = (faces.boxes[:, 2:] - faces.boxes[:, :2]).T
+        faces = faces[np.argsort(-widths * heights, kind="stable")]
+        faces = faces.with_(crops=align(image, faces.landmarks))
+        return self._embedder(frame, gate(frame, faces))
+
+    def _threshold(self, target: float, size: int) -> float:
+        return score_threshold(self._embedder.card, target, max(1, size)).score
+
+    def _decide(self, face: Face, threshold: float) -> Decision:
+        if face.embedding is None:
+            return Decision(
+                "unrecognizable", None, (), threshold, 0, self._target_fpir, refusals=face.refusals
+            )
+        candidates = self.gallery.search(face.embedding[None])[0]
+        best = candidates[0] if candidates else None
+        if best and best.score >= threshold and best.margin >= self._margin:
+            return Decision("known", best.identity, candidates, threshold, 1, self._target_fpir)
+        return Decision("unknown", None, candidates, threshold, 1, self._target_fpir)
+
+    def _one_good_face(self, picture: Picture) -> Face:
+        faces = self._analyze(picture, self._enrollment_gate)
+        if len(faces) == 0:
+            raise EnrollmentError("no face found; use a picture with one face, looking at the camera")
+        if len(faces) > 1:
+            raise EnrollmentError(f"{len(faces)} faces found; crop the picture to the one person meant")
+        face = faces[0]
+        if face.embedding is None:
+            raise EnrollmentError(f"not good enough to keep: {', '.join(map(str, face.refusals))}")
+        return face
+
+    def _refuse_wrong_person(self, identity: str, face: Face) -> None:
+        assert face.embedding is not None
+        threshold = self._threshold(self._target_fpir, self.gallery.identity_count)
+        best = next(iter(self.gallery.search(face.embedding[None], k=1)[0]), None)
+        if best and best.identity != identity and best.score >= threshold:
+            raise EnrollmentError(
+                f"looks like {best.identity!r}, who is enrolled (score {best.score:.2f}, threshold "
+                f"{threshold:.2f}); give force=True or --force to keep it all the same"
+            )
+        try:
+            own = self.gallery.templates(identity)
+        except UnknownIdentityError:
+            return  # the first picture of a new person
+        score = float((own @ face.embedding).max())
+        if score < self._threshold(self._target_fmr * 100, 1):
+            raise EnrollmentError(
+                f"does not look like the other pictures of {identity!r} (score {score:.2f}); give "
+                f"force=True or --force to keep it all the same"
+            )

@@ -1,0 +1,68 @@
+"""Reads a source in its own thread, so that decoding and recognition overlap."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+
+from edge_fr.structures import Frame
+
+_END = object()
+
+
+class FrameBuffer:
+    """A few frames read ahead: the newest win on a live source, none is lost on a file.
+
+    Iterate over it once. `dropped` counts the frames that were too old by the time they could be
+    handled. What the source raises is raised here, after the frames that came before it.
+    """
+
+    def __init__(self, source: Iterable[Frame], *, live: bool, size: int = 2) -> None:
+        self.dropped = 0
+        self._source = source
+        self._live = live
+        self._queue: queue.Queue[object] = queue.Queue(size)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="edge-fr-reader", daemon=True)
+
+    def __iter__(self) -> Iterator[Frame]:
+        self._thread.start()
+        try:
+            while (item := self._queue.get()) is not _END:
+                if isinstance(item, BaseException):
+                    raise item
+                assert isinstance(item, Frame)
+                yield item
+        finally:
+            self._stop.set()
+            self._drain()
+            self._thread.join(timeout=5)
+
+    def _read(self) -> None:
+        try:
+            for frame in self._source:
+                if self._stop.is_set():
+                    return
+                if self._live and self._queue.full():
+                    self.dropped += self._drain()
+                self._put(frame)
+            self._put(_END)
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: object) -> None:
+        while not self._stop.is_set():
+            try:
+                return self._queue.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def _drain(self) -> int:
+        count = 0
+        while True:
+            try:
+                self._queue.get_nowait()
+                count += 1
+            except queue.Empty:
+                return count

@@ -1,0 +1,163 @@
+"""The onnxruntime backend: the only module that imports onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fr.cards import read_card
+from edge_fr.engine import Device, ModelCard, TensorSpec
+from edge_fr.errors import EngineError, MissingDependencyError
+
+try:
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as ort
+except ModuleNotFoundError as error:
+    raise MissingDependencyError(
+        f'running an .onnx file needs onnxruntime ({error}); install it with: pip install "edge-fr[cpu]"'
+    ) from error
+
+# onnxruntime's exceptions share no base below Exception.
+_FAILURES = (
+    RuntimeError,
+    ort.EPFail,
+    ort.Fail,
+    ort.InvalidArgument,
+    ort.InvalidGraph,
+    ort.InvalidProtobuf,
+    ort.NoModel,
+    ort.NoSuchFile,
+    ort.NotImplemented,
+    ort.RuntimeException,
+)
+_PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
+_LOG_ERRORS_ONLY = 3
+
+
+class OnnxRuntimeEngine:
+    """An ONNX file run by onnxruntime on one device, and on no other.
+
+    `threads` bounds the CPU threads of one call (None: all cores). Raises EngineError for a file that
+    is damaged or has parts missing and for a device that is not there, CardError for one without card.
+    """
+
+    def __init__(self, path: Path, *, device: Device = "cpu", threads: int | None = None) -> None:
+        if device not in _PROVIDERS:
+            raise EngineError(f"device is {device!r}, expected one of {', '.join(_PROVIDERS)}")
+        if threads is not None and threads < 1:
+            raise EngineError(f"threads is {threads}, expected at least 1, or None for all cores")
+        provider = _PROVIDERS[device]
+        available = onnxruntime.get_available_providers()
+        if provider not in available:
+            raise EngineError(_no_device(path, device, f"this onnxruntime has {', '.join(available)}"))
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _LOG_ERRORS_ONLY
+        options.intra_op_num_threads = threads or 0
+        # Threads that spin while they wait take the cores from the other sessions of the process.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=[provider])
+        except _FAILURES as error:
+            raise EngineError(
+                f"{path} cannot be opened: damaged, cut off, parts missing, or not ONNX ({error}); "
+                f"`edge-fr models verify` checks the named models"
+            ) from error
+        used = self._session.get_providers()[0]
+        if used != provider:
+            raise EngineError(_no_device(path, device, f"onnxruntime fell back to {used}"))
+        self._session.disable_fallback()
+        self._card = read_card(path)
+        self._path = path
+        self._inputs = tuple(_spec(arg) for arg in self._session.get_inputs())
+        self._outputs = tuple(_spec(arg) for arg in self._session.get_outputs())
+        self._output_names = [spec.name for spec in self._outputs]
+
+    @property
+    def card(self) -> ModelCard:
+        """The card of the file."""
+        return self._card
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What `infer` must be fed."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What `infer` gives."""
+        return self._outputs
+
+    def infer(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Runs one batch; all inputs by name.
+
+        Returned arrays belong to the caller. EngineError for feeds that do not fit, for a failure
+        inside the network, and for NaN or infinity in an output.
+        """
+        self._check(feeds)
+        try:
+            values = self._session.run(self._output_names, dict(feeds))
+        except _FAILURES as error:
+            shapes = {name: value.shape for name, value in feeds.items()}
+            raise EngineError(f"{self._path} failed on inputs of shape {shapes}: {error}") from error
+        outputs = dict(zip(self._output_names, values, strict=True))
+        for name, value in outputs.items():
+            if not _all_finite(value):
+                raise EngineError(
+                    f"{self._path}: output {name!r} holds NaN or infinity (precision {self._card.precision}); "
+                    f"check that the inputs lie in {self._card.input_range}, or use the fp32 file"
+                )
+        return outputs
+
+    def _check(self, feeds: Mapping[str, NDArray[Any]]) -> None:
+        expected = [spec.name for spec in self._inputs]
+        if feeds.keys() != set(expected):
+            raise EngineError(f"{self._path} takes the inputs {expected}, got {list(feeds)}")
+        for spec in self._inputs:
+            value = feeds[spec.name]
+            fits = value.dtype == spec.dtype and value.ndim == len(spec.shape)
+            if not fits or any(s not in (None, v) for s, v in zip(spec.shape, value.shape, strict=True)):
+                shape = ", ".join("any" if size is None else str(size) for size in spec.shape)
+                raise EngineError(
+                    f"{self._path}: input {spec.name!r} needs shape ({shape}) and dtype {spec.dtype}, "
+                    f"got {value.shape} and {value.dtype}"
+                )
+
+
+def _spec(arg: Any) -> TensorSpec:
+    if arg.type not in _DTYPES:
+        raise EngineError(f"tensor {arg.name!r} is {arg.type}, expected one of {', '.join(_DTYPES)}")
+    shape = tuple(size if isinstance(size, int) else None for size in arg.shape)
+    return TensorSpec(arg.name, shape, np.dtype(_DTYPES[arg.type]))
+
+
+def _all_finite(value: NDArray[Any]) -> bool:
+    if not np.issubdtype(value.dtype, np.floating):
+        return True
+    # A NaN or infinity always shows in the sum, which is cheap; only an overflow also does.
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspicious = not np.isfinite(value.sum(dtype=np.float32))
+    return not suspicious or bool(np.isfinite(value).all())
+
+
+def _no_device(path: Path, device: Device, found: str) -> str:
+    install = (
+        'pip install "onnxruntime-gpu[cuda,cudnn]"' if device == "cuda" else 'pip install "edge-fr[cpu]"'
+    )
+    return (
+        f"{path} was to run on {device}, but {found}; install what {device} needs ({install}, in place of "
+        f"any other onnxruntime) or ask for another device"
+    )

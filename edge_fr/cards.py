@@ -1,0 +1,110 @@
+"""Where the card of a model file is found: in the ONNX metadata, or in a file beside the model.
+
+The metadata are read without the package onnx or a runtime, so that a device which runs built engines
+needs neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from edge_fr.engine import CARD_KEY, ModelCard, card_path
+from edge_fr.errors import CardError
+
+_GRAPH, _METADATA = 7, 14  # field numbers of ModelProto in onnx.proto
+_KEY, _VALUE = 1, 2  # of StringStringEntryProto
+_WIRE_BYTES = {1: 8, 2: 0, 5: 4}  # 0: the length comes first
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card of an ONNX file, from its metadata or else from the file `card_path(path)`.
+
+    CardError if there is none, or if the one beside was written for other contents of the file.
+    """
+    text = _metadata(path).get(CARD_KEY)
+    if text is not None:
+        return ModelCard.from_json(text, where=f"card in {path}")
+    beside = card_path(path)
+    command = (
+        f"`edge-fr models card {path} --task embed --colour RGB --input-range 0 255 --embedding-size 512`"
+    )
+    if not beside.is_file():
+        raise CardError(
+            f"{path} has no model card, neither in its metadata nor at {beside}; say what it is with, "
+            f"for example, {command}"
+        )
+    card = ModelCard.from_json(beside.read_text(encoding="utf-8"), where=str(beside))
+    digest = f"sha256:{file_digest(path)}"
+    if card.weights_digest != digest:
+        raise CardError(
+            f"{beside} describes a file with {card.weights_digest}, but {path.name} is {digest}; "
+            f"if the new file is meant, write its card again with, for example, {command}"
+        )
+    return card
+
+
+def write_card(path: Path, card: ModelCard) -> ModelCard:
+    """Writes `card` beside the model, with `weights_digest` set to that of the file; returns it."""
+    written = replace(card, weights_digest=f"sha256:{file_digest(path)}")
+    target = card_path(path)
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    part.write_text(written.to_json() + "\n", encoding="utf-8")
+    os.replace(part, target)
+    return written
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    sha256 = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha256.update(block)
+    return sha256.hexdigest()
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """The metadata of an ONNX file: a walk over the outermost protobuf fields, past the graph."""
+    try:
+        with path.open("rb") as file:
+            entries = [value for number, value in _fields(file, path.stat().st_size) if number == _METADATA]
+        pairs = [dict(_fields(io.BytesIO(entry), len(entry))) for entry in entries]
+        return {pair[_KEY].decode(): pair[_VALUE].decode() for pair in pairs}
+    except (ValueError, KeyError) as error:
+        raise CardError(f"{path} is damaged or not an ONNX file ({error})") from error
+
+
+def _fields(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
+    """Number and content of every length-delimited protobuf field but the graph; ValueError if cut off."""
+    while file.tell() < size:
+        tag = _varint(file)
+        number, wire_type = tag >> 3, tag & 7
+        if wire_type == 0:
+            _varint(file)
+            continue
+        if wire_type not in _WIRE_BYTES:
+            raise ValueError(f"protobuf wire type {wire_type} at byte {file.tell()}")
+        length = _WIRE_BYTES[wire_type] or _varint(file)
+        if file.tell() + length > size:
+            raise ValueError(f"field {number} wants {length} bytes, {size - file.tell()} are left")
+        if wire_type == 2 and number != _GRAPH:
+            yield number, file.read(length)
+        else:
+            file.seek(length, io.SEEK_CUR)
+
+
+def _varint(file: BinaryIO) -> int:
+    value = shift = 0
+    while True:
+        byte = file.read(1)
+        if not byte or shift > 63:
+            raise ValueError("a number is cut off")
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+        shift += 7

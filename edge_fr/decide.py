@@ -146,7 +146,7 @@ class Decider:
         if track.frames == 0:
             return answer("unrecognizable") if final else None
         best = track.candidates[0] if track.candidates else None
-        enough = final or before is not None or track.frames >= policy.known_frames
+        enough = final or track.frames >= policy.known_frames
         if best and best.score >= threshold and best.margin >= policy.margin and enough:
             return answer("known", best.identity)
         floor = threshold - policy.hysteresis

@@ -1,0 +1,165 @@
+"""A track's answer: when it is given, when it changes, and when it stays."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edge_fr.decide import Decider, DecisionPolicy
+from edge_fr.errors import InputError
+from edge_fr.structures import Candidate, Decision, Faces, Frame, Matches, Refusal
+
+SECOND = 1_000_000_000
+TOO_SMALL = (Refusal("inter_eye_distance", 6, 12, "at least", "px"),)
+GRACE = np.array([1.0, 0.0, 0.0], np.float32)
+EILEEN = np.array([0.0, 1.0, 0.0], np.float32)
+STRANGER = np.array([0.0, 0.0, 1.0], np.float32)
+
+
+def search(probes: NDArray[np.float32]) -> Matches:
+    """A gallery of two people whose templates are the first two axes."""
+    assert np.allclose(np.linalg.norm(probes, axis=1), 1, atol=1e-5)
+    rows = []
+    for probe in probes:
+        scores = sorted(
+            ((float(probe @ t), n) for n, t in (("grace", GRACE), ("eileen", EILEEN))), reverse=True
+        )
+        (best, name), (second, other) = scores
+        rows.append((Candidate(name, best, best - second), Candidate(other, second, second + 1)))
+    return Matches(tuple(rows))
+
+
+def decider(**policy: float) -> Decider:
+    return Decider(search, lambda: 0.5, DecisionPolicy(**policy))  # type: ignore[arg-type]
+
+
+def frame(seconds: float) -> Frame:
+    return Frame(np.zeros((4, 4, 3), np.uint8), round(seconds * SECOND), datetime.now(timezone.utc))
+
+
+def sight(embedding: NDArray[np.float32] | None, quality: float = 0.5, track_id: int = 7) -> Faces:
+    """One face of one track; without an embedding it was refused as too small."""
+    refused = embedding is None
+    row = np.full(3, np.nan, np.float32) if embedding is None else embedding
+    return Faces(
+        np.zeros((1, 4), np.float32),
+        np.ones(1, np.float32),
+        np.zeros((1, 5, 2), np.float32),
+        track_ids=np.array([track_id]),
+        quality=np.array([quality], np.float32),
+        refusals=(TOO_SMALL if refused else (),),
+        embeddings=row[None].astype(np.float32),
+    )
+
+
+def watch(decide: Decider, sights: list[tuple[float, Faces]]) -> list[tuple[float, Decision]]:
+    answers = []
+    for seconds, faces in sights:
+        answers += [(seconds, answer) for answer in decide.observe(frame(seconds), faces).values()]
+    return answers
+
+
+def mixed(toward: NDArray[np.float32], score: float) -> NDArray[np.float32]:
+    """A unit vector whose cosine with `toward` is `score`, the rest pointing at nobody."""
+    return (score * toward + np.sqrt(1 - score**2) * STRANGER).astype(np.float32)
+
+
+def test_two_good_looks_give_a_name_long_before_the_deadline() -> None:
+    answers = watch(decider(), [(0.0, sight(GRACE)), (0.1, sight(GRACE)), (0.2, sight(GRACE))])
+    assert [(at, a.status, a.identity, a.frames_used) for at, a in answers] == [(0.1, "known", "grace", 2)]
+
+
+def test_a_single_look_gives_a_name_only_at_the_deadline() -> None:
+    answers = watch(decider(), [(0.0, sight(GRACE)), (1.9, Faces.empty()), (2.0, Faces.empty())])
+    assert [(at, a.status) for at, a in answers] == [(2.0, "known")]
+
+
+def test_a_stranger_is_unknown_once_there_is_enough_evidence() -> None:
+    answers = watch(decider(), [(i / 10, sight(STRANGER)) for i in range(8)])
+    assert [(at, a.status, a.frames_used) for at, a in answers] == [(0.3, "unknown", 4)]
+
+
+def test_a_face_that_was_never_good_enough_is_unrecognizable_with_its_reasons_at_the_deadline() -> None:
+    answers = watch(decider(), [(i / 4, sight(None)) for i in range(12)])
+    assert [(at, a.status, a.refusals) for at, a in answers] == [(2.0, "unrecognizable", TOO_SMALL)]
+
+
+def test_a_walk_towards_the_camera_goes_from_unrecognizable_to_a_name_and_says_each_once() -> None:
+    far = [(i / 4, sight(None)) for i in range(12)]
+    near = [(3 + i / 4, sight(GRACE)) for i in range(4)]
+    answers = watch(decider(), far + near)
+    # the first look after "unrecognizable" is not yet a name
+    assert [(at, a.status) for at, a in answers] == [(2.0, "unrecognizable"), (3.25, "known")]
+
+
+def test_weak_first_evidence_after_unrecognizable_is_not_called_unknown_at_once() -> None:
+    far = [(i / 4, sight(None)) for i in range(12)]
+    weak = [(3.0, sight(mixed(GRACE, 0.3), 0.1))]
+    near = [(3.25, sight(GRACE, 0.9)), (3.5, sight(GRACE, 0.9))]
+    answers = watch(decider(), far + weak + near)
+    assert [a.status for _, a in answers] == ["unrecognizable", "known"]
+
+
+def test_between_the_two_thresholds_the_answer_waits_for_the_deadline() -> None:
+    doubtful = mixed(GRACE, 0.47)  # below 0.5, above 0.5 - hysteresis
+    answers = watch(decider(), [(i / 4, sight(doubtful)) for i in range(9)])
+    assert [(at, a.status) for at, a in answers] == [(2.0, "unknown")]
+
+
+def test_a_name_is_not_taken_back_for_a_little_less_than_the_threshold() -> None:
+    sights = [(0.0, sight(mixed(GRACE, 0.52))), (0.1, sight(mixed(GRACE, 0.52)))]
+    sights += [(0.2 + i / 10, sight(mixed(GRACE, 0.45))) for i in range(20)]
+    assert [a.status for _, a in watch(decider(), sights)] == ["known"]
+
+
+def test_a_name_is_taken_back_when_the_evidence_turns_against_it() -> None:
+    sights = [(0.0, sight(GRACE, 0.2)), (0.1, sight(GRACE, 0.2))]
+    sights += [(0.2 + i / 10, sight(STRANGER, 1.0)) for i in range(6)]
+    assert [a.status for _, a in watch(decider(), sights)] == ["known", "unknown"]
+
+
+def test_a_face_between_two_people_is_not_given_either_name() -> None:
+    both = ((GRACE + 0.98 * EILEEN) / np.linalg.norm(GRACE + 0.98 * EILEEN)).astype(np.float32)
+    answers = watch(decider(margin=0.05), [(i / 4, sight(both)) for i in range(12)])
+    assert [a.status for _, a in answers] == ["unknown"]
+    assert answers[0][1].candidates[0].score > 0.5
+
+
+def test_good_looks_weigh_more_than_poor_ones() -> None:
+    sights = [(i / 10, sight(EILEEN, 0.05)) for i in range(3)] + [(0.4, sight(GRACE, 1.0))]
+    decide = decider(known_frames=4)
+    assert [a.identity for _, a in watch(decide, sights)] == ["grace"]
+
+
+def test_a_track_that_ends_early_still_gets_its_answer_and_is_forgotten() -> None:
+    decide = decider()
+    decide.observe(frame(0), sight(GRACE))
+    decision, is_new = decide.end([7])[7]
+    assert (decision.status, is_new) == ("known", True)
+    assert decide.end([7]) == {}
+    assert dict(decide.decisions) == {}
+
+
+def test_the_end_of_a_track_that_was_answered_brings_no_second_answer() -> None:
+    decide = decider()
+    watch(decide, [(0.0, sight(GRACE)), (0.1, sight(GRACE))])
+    decision, is_new = decide.end([7])[7]
+    assert (decision.identity, is_new) == ("grace", False)
+
+
+def test_an_empty_gallery_makes_everybody_unknown() -> None:
+    decide = Decider(lambda probes: Matches(((),) * len(probes)), lambda: 0.5)
+    answers = watch(decide, [(i / 10, sight(GRACE)) for i in range(5)])
+    assert [(a.status, a.candidates) for _, a in answers] == [("unknown", ())]
+
+
+def test_faces_outside_any_confirmed_track_are_ignored() -> None:
+    assert watch(decider(), [(float(i), sight(GRACE, track_id=-1)) for i in range(5)]) == []
+
+
+def test_a_policy_that_means_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match="target_fpir is 3"):
+        DecisionPolicy(target_fpir=3)

@@ -10,12 +10,11 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
-from edge_fr.engine import CARD_KEY, ModelCard, card_path
-from edge_fr.errors import CardError
+from edge_fr.engine import CARD_KEY, Head, ModelCard, Task, card_path
+from edge_fr.errors import CardError, ModelNotFoundError
 
 _GRAPH, _METADATA = 7, 14  # field numbers of ModelProto in onnx.proto
 _KEY, _VALUE = 1, 2  # of StringStringEntryProto
@@ -31,32 +30,52 @@ def read_card(path: Path) -> ModelCard:
     if text is not None:
         return ModelCard.from_json(text, where=f"card in {path}")
     beside = card_path(path)
-    command = (
-        f"`edge-fr models card {path} --task embed --colour RGB --input-range 0 255 --embedding-size 512`"
-    )
     if not beside.is_file():
-        raise CardError(
-            f"{path} has no model card, neither in its metadata nor at {beside}; say what it is with, "
-            f"for example, {command}"
-        )
+        raise CardError(f"{path} has no model card, neither inside nor at {beside}; {_how_to_write(path)}")
     card = ModelCard.from_json(beside.read_text(encoding="utf-8"), where=str(beside))
     digest = f"sha256:{file_digest(path)}"
     if card.weights_digest != digest:
         raise CardError(
-            f"{beside} describes a file with {card.weights_digest}, but {path.name} is {digest}; "
-            f"if the new file is meant, write its card again with, for example, {command}"
+            f"{beside} was written for a file with {card.weights_digest}, but {path} now is {digest}; "
+            f"{_how_to_write(path)}"
         )
     return card
 
 
-def write_card(path: Path, card: ModelCard) -> ModelCard:
-    """Writes `card` beside the model, with `weights_digest` set to that of the file; returns it."""
-    written = replace(card, weights_digest=f"sha256:{file_digest(path)}")
+def write_card(
+    path: Path,
+    *,
+    task: Task,
+    colour: Literal["BGR", "RGB"],
+    input_range: tuple[float, float],
+    licence: str,
+    training_data: str,
+    head: Head | None = None,
+    embedding_size: int | None = None,
+) -> Path:
+    """Writes the card of a user's own ONNX file beside it, and returns where.
+
+    The card's `weights_digest` is that of the whole file: it holds for this file alone.
+    """
+    if not path.is_file():
+        raise ModelNotFoundError(f"no model file at {path}")
+    card = ModelCard(
+        name=path.stem,
+        task=task,
+        colour=colour,
+        input_range=input_range,
+        weights_digest=f"sha256:{file_digest(path)}",
+        licence=licence,
+        training_data=training_data,
+        head=head,
+        template="arcface-112" if task == "embed" else None,
+        embedding_size=embedding_size,
+    )
     target = card_path(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}")
-    part.write_text(written.to_json() + "\n", encoding="utf-8")
+    part = target.with_name(f".{target.name}.part")
+    part.write_text(card.to_json() + "\n", encoding="utf-8")
     os.replace(part, target)
-    return written
+    return target
 
 
 def file_digest(path: Path) -> str:
@@ -66,6 +85,13 @@ def file_digest(path: Path) -> str:
         while block := file.read(1 << 20):
             sha256.update(block)
     return sha256.hexdigest()
+
+
+def _how_to_write(path: Path) -> str:
+    return (
+        f"say what it is, for example: edge-fr models card {path} --task embed --colour RGB "
+        f'--input-range 0 255 --embedding-size 512 --licence "..." --training-data "..."'
+    )
 
 
 def _metadata(path: Path) -> dict[str, str]:

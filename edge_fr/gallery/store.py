@@ -1,0 +1,314 @@
+"""Gallery: the people who are enrolled, durable in one file and searched in memory."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fr.engine import ModelCard, require_task
+from edge_fr.errors import GalleryError, GalleryFileError, GalleryModelError, InputError, UnknownIdentityError
+from edge_fr.gallery.database import MEMORY, checksum, connect, damaged, enrolled_card, explained, transaction
+from edge_fr.gallery.index import unit_rows
+from edge_fr.gallery.mirror import (
+    PERSON,
+    TEMPLATE,
+    Mirror,
+    PersonRow,
+    TemplateRow,
+    checked_embeddings,
+    checked_people,
+)
+from edge_fr.gallery.people import (
+    Person,
+    Provenance,
+    checked_qualities,
+    checked_sources,
+    normalized_identity,
+    utc,
+)
+from edge_fr.structures import Matches
+
+_MOST_NAMES_COMPARED = 10_000  # a fifth of a second
+
+
+class Gallery:
+    """People and their templates in one SQLite file, with an exact search in memory.
+
+    `Gallery.open` makes one; it is a context manager. `len(gallery)` counts people. What `add` and
+    `remove` return from is on the disk. Several processes may have the file open, each sees the
+    others' changes. One gallery may be used from several threads, which wait for each other, but not
+    across a fork.
+    """
+
+    def __init__(
+        self, db: sqlite3.Connection, path: str, card: ModelCard | None, *, read_only: bool, refresh_s: float
+    ) -> None:
+        enrolled = enrolled_card(db, path)
+        self._card = enrolled if card is None else card
+        _require_same_model(path, enrolled, self._card)
+        assert self._card.embedding_size is not None  # no embedder's card goes without
+        self._size = self._card.embedding_size
+        self._path = path
+        self._file = _file_number(path)
+        self._open_db: sqlite3.Connection | None = db
+        self._read_only = read_only
+        self._refresh_s = refresh_s
+        self._lock = threading.RLock()
+        self._mirror = Mirror(db, path, self._size)
+        self._refreshed_at = time.monotonic()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        card: ModelCard | None,
+        *,
+        create: bool = False,
+        read_only: bool = False,
+        refresh_s: float = 1.0,
+        busy_s: float = 5.0,
+    ) -> Gallery:
+        """Opens the gallery at `path`, made with the embedder of `card`; reads all of it into memory.
+
+        `path` ":memory:" is a new gallery that ends with the process. `card` None takes the gallery's own,
+        for listing and removing without a model. `create` makes the file where none is, for its owner
+        alone. A search looks for other processes' changes every `refresh_s` seconds at most. Every call
+        waits up to `busy_s` seconds for a process that is writing.
+
+        Raises GalleryFileError (missing, damaged, no gallery, locked, too new; the file is left as it is),
+        GalleryModelError (enrolled with another model; its precision may differ), CardError.
+        """
+        path = os.fspath(path)
+        if card is not None:
+            require_task(card, "embed", card.name)
+        elif create or path == MEMORY:
+            raise InputError("a new gallery needs the card of the embedder it is for, got None")
+        if read_only and (create or path == MEMORY):
+            raise InputError("a new gallery cannot be read_only: nobody could be enrolled in it")
+        db = connect(path, card, create=create, read_only=read_only, busy_s=busy_s)
+        with ExitStack() as undo, explained(path, "read"):
+            undo.callback(db.close)
+            gallery = cls(db, path, card, read_only=read_only, refresh_s=refresh_s)
+            undo.pop_all()
+        return gallery
+
+    @property
+    def card(self) -> ModelCard:
+        """The card that the gallery was opened with; its own where that was None."""
+        return self._card
+
+    @property
+    def identity_count(self) -> int:
+        """How many people a search compares with, as of the last refresh."""
+        return len(self._mirror.names)
+
+    @property
+    def template_count(self) -> int:
+        """How many templates a search compares with: the size to take a threshold for."""
+        return len(self._mirror.index)
+
+    def __len__(self) -> int:
+        return self.identity_count
+
+    def __enter__(self) -> Gallery:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file; closing twice is fine."""
+        with self._lock:
+            if self._open_db is not None:
+                self._open_db.close()
+                self._open_db = None
+
+    def add(
+        self,
+        identity: str,
+        embeddings: NDArray[np.float32],
+        *,
+        qualities: Sequence[float] | NDArray[np.float32] | None = None,
+        sources: Sequence[str] | None = None,
+    ) -> int:
+        """Enrolls (N, D) embeddings of unit length, N >= 1, as templates of `identity`, all or none.
+
+        A known identity gets them beside those it has; equal ones are kept twice. `qualities` (0..1) and
+        `sources` (say, file names) have one value for each. Returns how many templates the identity now
+        has. Raises InputError, GalleryFileError.
+        """
+        name = normalized_identity(identity)
+        rows = unit_rows(embeddings, self._size, "embeddings")
+        if len(rows) == 0:
+            raise InputError(f"nothing to enroll for {name!r}: got 0 embeddings, expected at least 1")
+        graded = checked_qualities(qualities, len(rows))
+        named = checked_sources(sources, len(rows))
+        now_us = time.time_ns() // 1000
+        with self._writing("add to") as db:
+            person = self._person(db, name)
+            key, enrolled_us, before = (
+                (None, now_us, 0) if person is None else (person[0], person[2], person[3])
+            )
+            total = before + len(rows)
+            crc = checksum(name, enrolled_us, total)
+            if key is None:
+                key = db.execute(
+                    "INSERT INTO people (identity, enrolled_at_us, templates, crc32) VALUES (?, ?, ?, ?)",
+                    (name, enrolled_us, total, crc),
+                ).lastrowid
+            else:
+                db.execute("UPDATE people SET templates = ?, crc32 = ? WHERE id = ?", (total, crc, key))
+            db.executemany(
+                "INSERT INTO templates (person, embedding, quality, source, added_at_us, crc32)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    (key, blob, quality, source, now_us, checksum(key, quality, source, now_us, blob=blob))
+                    for blob, quality, source in zip(
+                        (row.astype("<f4").tobytes() for row in rows), graded, named, strict=True
+                    )
+                ),
+            )
+            db.execute("INSERT OR REPLACE INTO changes (person) VALUES (?)", (key,))
+        return total
+
+    def remove(self, identity: str) -> int:
+        """Erases an identity, returns how many templates went; UnknownIdentityError, GalleryFileError."""
+        name = normalized_identity(identity)
+        with self._writing("remove from") as db:
+            person = self._enrolled(db, name)
+            db.execute("DELETE FROM people WHERE id = ?", (person[0],))
+            db.execute("INSERT OR REPLACE INTO changes (person) VALUES (?)", (person[0],))
+        return person[3]
+
+    def identities(self) -> tuple[Person, ...]:
+        """Everybody enrolled, by name."""
+        with self._reading() as db:
+            people = checked_people(db.execute(f"{PERSON} ORDER BY identity"), self._path)
+        return tuple(Person(name, count, utc(us)) for _, name, us, count, _ in people)
+
+    def templates(self, identity: str) -> NDArray[np.float32]:
+        """The embeddings of an identity, (T, D) of length 1, oldest first. Raises UnknownIdentityError."""
+        return checked_embeddings(self._template_rows(identity), self._size, self._path)
+
+    def provenance(self, identity: str) -> tuple[Provenance, ...]:
+        """Where each template came from, in the order of `templates`. Raises UnknownIdentityError."""
+        rows = self._template_rows(identity)
+        checked_embeddings(rows, self._size, self._path)
+        return tuple(Provenance(quality, source, utc(us)) for _, _, quality, source, us, _ in rows)
+
+    def search(self, probes: NDArray[np.float32], k: int = 5) -> Matches:
+        """The k best identities for each of (P, D) probes of unit length, best first, exactly.
+
+        An identity's score is the cosine of its best template; equal scores are ordered by name. A
+        candidate's margin is its lead over the next identity, listed or not; the last identity of all
+        has nobody behind it and leads the lowest possible score, -1. An empty gallery gives empty tuples.
+        Raises InputError for probes with NaN or of another length, GalleryFileError.
+        """
+        if k < 1:
+            raise InputError(f"k is {k}, expected 1 or more")
+        rows = unit_rows(probes, self._size, "probes")
+        with self._lock:
+            self._db()
+            if time.monotonic() - self._refreshed_at >= self._refresh_s:
+                self.refresh()
+            return self._mirror.index.search(rows, k, self._mirror.names)
+
+    def refresh(self) -> bool:
+        """Takes over what other processes changed since the last look; says whether anything had."""
+        with self._lock, explained(self._path, "read"):
+            self._db()
+            self._require_same_file()
+            changed = self._mirror.refresh()
+            self._refreshed_at = time.monotonic()
+        return changed
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, explained(self._path, "read"):
+            db = self._db()
+            with transaction(db, "DEFERRED"):
+                yield db
+
+    @contextmanager
+    def _writing(self, doing: str) -> Iterator[sqlite3.Connection]:
+        with self._lock, explained(self._path, doing):
+            db = self._db()
+            if self._read_only:
+                raise GalleryFileError(
+                    f"cannot {doing} gallery {self._path}: it was opened with read_only=True; open it without"
+                )
+            self._require_same_file()
+            with transaction(db, "IMMEDIATE"):
+                yield db
+                self._mirror.invalidate()
+            self._mirror.refresh()
+
+    def _db(self) -> sqlite3.Connection:
+        if self._open_db is None:
+            raise GalleryError(f"gallery {self._path} is closed; Gallery.open opens it again")
+        return self._open_db
+
+    def _person(self, db: sqlite3.Connection, name: str) -> PersonRow | None:
+        people = checked_people(db.execute(f"{PERSON} WHERE identity = ?", (name,)), self._path)
+        return people[0] if people else None
+
+    def _enrolled(self, db: sqlite3.Connection, name: str) -> PersonRow:
+        person = self._person(db, name)
+        if person is None:
+            names = db.execute("SELECT identity FROM people LIMIT ?", (_MOST_NAMES_COMPARED,))
+            close = difflib.get_close_matches(name, [row[0] for row in names])
+            hint = f"; close: {', '.join(map(repr, close))}" if close else ""
+            raise UnknownIdentityError(
+                f"nobody called {name!r} is enrolled in {self._path}{hint}; `edge-fr gallery list` shows all"
+            )
+        return person
+
+    def _template_rows(self, identity: str) -> list[TemplateRow]:
+        name = normalized_identity(identity)
+        with self._reading() as db:
+            person = self._enrolled(db, name)
+            rows = db.execute(f"{TEMPLATE} WHERE person = ? ORDER BY id", (person[0],)).fetchall()
+        if len(rows) != person[3]:
+            raise damaged(self._path, f"{name!r} has {len(rows)} templates, expected {person[3]}")
+        return rows
+
+    def _require_same_file(self) -> None:
+        if self._path != MEMORY and _file_number(self._path) != self._file:
+            raise GalleryFileError(
+                f"gallery {self._path} was deleted or replaced while it was open; open it again"
+            )
+
+
+def _file_number(path: str) -> tuple[int, int] | None:
+    """What tells a file from one that later took its name; None when there is none."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _require_same_model(path: str, enrolled: ModelCard, loaded: ModelCard) -> None:
+    differences = [
+        f"{field} {getattr(enrolled, field)} there, {getattr(loaded, field)} here"
+        for field in ("weights_digest", "embedding_size", "template")
+        if getattr(enrolled, field) != getattr(loaded, field)
+    ]
+    if differences:
+        raise GalleryModelError(
+            f"gallery {path} was enrolled with {enrolled.name!r}, but {loaded.name!r} is loaded "
+            f"({'; '.join(differences)}); their embeddings cannot be compared. Load {enrolled.name!r} "
+            f"(`edge-fr models list` shows what is here), or enroll into a new gallery with `edge-fr enroll`"
+        )

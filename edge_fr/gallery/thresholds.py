@@ -1,0 +1,113 @@
+"""From "one stranger in so many may be called by a name" to the score that keeps that promise.
+
+A search compares one probe with N templates. If each comparison of different people reaches the
+threshold with probability FMR, and the comparisons are independent, then
+
+    FPIR = 1 - (1 - FMR)^N        (Grother, Ngan, Hanaoka: FRVT Part 2, Identification, NISTIR 8271)
+
+FPIR (false-positive identification rate) is the share of strangers' searches that return anybody.
+Comparisons are not quite independent: templates of one person err together, which makes the
+relation cautious, and people alike in age, sex or origin are confused more often than the average
+pair, which does not. Measure on your own cameras where the promise matters.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass
+from itertools import pairwise
+
+from edge_fr.engine import ModelCard
+from edge_fr.errors import CardError, InputError
+
+_MEASURE = "`python -m calibration.impostor_scores` measures them and writes them into the card"
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """The score (cosine, inclusive >=) that meets `target_fpir` in a gallery of `gallery_size`.
+
+    `extrapolated` says that the needed false-match rate is rarer than any the card's pairs could
+    measure, so that `score` continues the trend of the two rarest measured rates. Measured tails fall
+    off faster than that straight line, so it tends to be too strict rather than too loose.
+    """
+
+    score: float
+    target_fpir: float
+    gallery_size: int
+    extrapolated: bool
+
+
+def score_threshold(card: ModelCard, target_fpir: float, gallery_size: int) -> Threshold:
+    """The match threshold of an embedder for a false-positive rate (0..1) at a gallery size.
+
+    `gallery_size` counts comparisons, hence templates (`Gallery.template_count`), not people; an empty
+    gallery counts as 1. Between measured rates the score is linear in log10(rate). A rate more frequent
+    than every measured one takes the score of the most frequent, which is stricter than asked. A score
+    of 1.0 means that the target is out of this model's reach: only the enrolled picture itself matches.
+    Raises CardError when the card has no usable `impostor_scores`, InputError for an impossible target.
+    """
+    if not 0.0 < target_fpir < 1.0:
+        raise InputError(
+            f"target_fpir is {target_fpir!r}, expected more than 0 and less than 1, such as 0.01"
+        )
+    if gallery_size < 0:
+        raise InputError(f"gallery_size is {gallery_size!r}, expected a number of templates, 0 or more")
+    rates, scores = _measured(card)
+    # 1 - (1 - fpir)^(1/N), written so that it keeps its digits when it is tiny
+    wanted = math.log10(-math.expm1(math.log1p(-target_fpir) / max(gallery_size, 1)))
+    at = bisect_left(rates, wanted)
+    if at == len(rates):
+        return Threshold(scores[-1], target_fpir, gallery_size, extrapolated=False)
+    if rates[at] == wanted:
+        return Threshold(scores[at], target_fpir, gallery_size, extrapolated=False)
+    if at == 0 and len(rates) == 1:
+        raise CardError(
+            f"model card of {card.name!r}: a gallery of {gallery_size} at target_fpir {target_fpir:g} needs "
+            f"the score of the false-match rate {10**wanted:.1e}, but impostor_scores has only "
+            f"{10 ** rates[0]:.1e}; {_MEASURE}"
+        )
+    left = max(at - 1, 0)  # at 0 the line through the two rarest rates is continued
+    slope = (scores[left + 1] - scores[left]) / (rates[left + 1] - rates[left])
+    score = scores[left] + slope * (wanted - rates[left])
+    if at > 0:  # rounding must not leave the measured interval, or neighbours could change places
+        score = min(max(score, scores[left + 1]), scores[left])
+    return Threshold(min(score, 1.0), target_fpir, gallery_size, extrapolated=at == 0)
+
+
+def _measured(card: ModelCard) -> tuple[list[float], list[float]]:
+    """The card's log10(rate), rising, and their scores, falling."""
+    if not card.impostor_scores:
+        raise CardError(
+            f"model card of {card.name!r} has no impostor_scores, so no threshold can be promised; {_MEASURE}"
+        )
+    points: dict[float, float] = {}
+    for text, score in card.impostor_scores.items():
+        try:
+            rate = float(text)
+        except ValueError:
+            rate = math.nan
+        if not 0.0 < rate <= 1.0:
+            raise CardError(
+                f"model card of {card.name!r}: impostor_scores has the rate {text!r}, "
+                f'expected a number above 0 and up to 1, such as "1e-4"; {_MEASURE}'
+            )
+        if not -1.0 <= score <= 1.0:
+            raise CardError(
+                f"model card of {card.name!r}: impostor_scores at {text} is {score!r}, "
+                f"expected a cosine, -1 to 1; {_MEASURE}"
+            )
+        if math.log10(rate) in points:
+            raise CardError(
+                f"model card of {card.name!r}: impostor_scores has the rate {text} twice; {_MEASURE}"
+            )
+        points[math.log10(rate)] = float(score)
+    rates = sorted(points)
+    scores = [points[rate] for rate in rates]
+    if any(rarer < commoner for rarer, commoner in pairwise(scores)):
+        raise CardError(
+            f"model card of {card.name!r}: impostor_scores rise with the false-match rate, "
+            f"expected rarer rates to need higher scores; {_MEASURE}"
+        )
+    return rates, scores

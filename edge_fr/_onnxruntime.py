@@ -118,7 +118,7 @@ class OnnxRuntimeEngine:
             if not np.isfinite(value).all():
                 raise EngineError(
                     f"{self._path}: output {name!r} holds NaN or infinity; check that the inputs lie in "
-                    f"{self._card.input_range}, and if this {self._card.precision} file is reduced, use the fp32 one"
+                    f"{self._card.input_range}, and if {self._card.precision} is not fp32, try the fp32 file"
                 )
         return outputs
 

@@ -1,0 +1,137 @@
+"""How alike two different people look to a recognizer: the table in its card that thresholds come from.
+
+python -m calibration.impostor_scores MODEL FOLDER --identities CSV [--eyes X1 Y1 X2 Y2] [--write DATA]
+
+One picture of each identity is embedded and every pair of identities compared. The CSV has the columns
+image,identity. Pictures are aligned 112x112 crops, or all have the eyes at --eyes (pixels) and are
+warped to the template by these two points. --write puts the table into the card of MODEL, a file, under
+the name DATA. Two pictures of one person under two names count as different people and spoil the rarest
+rates: --worst lists the pairs to look at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edge_fr.cards import read_card
+from edge_fr.embed import Embedder
+from edge_fr.engine import CARD_KEY, card_path, open_engine
+from edge_fr.errors import ImageError, InputError
+from edge_fr.models import MODELS, resolve
+from edge_fr.structures import CROP_SIDE_PX
+
+FALSE_MATCH_RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+MIN_PAIRS = 100  # rarer rates are left out: a few wrong names in the data would decide them
+BATCH = 32
+TEMPLATE_EYES = ((38.2946, 51.6963), (73.5318, 51.5014))
+
+Point = tuple[float, float]
+
+
+def impostor_scores(scores: NDArray[np.float32]) -> dict[str, float]:
+    """For each false-match rate, the score that so many of the impostor `scores` reach or exceed."""
+    table = {}
+    for rate in FALSE_MATCH_RATES:
+        count = int(rate * scores.size)
+        if count >= MIN_PAIRS:
+            table[f"{rate:.0e}".replace("e-0", "e-")] = round(float(np.partition(scores, -count)[-count]), 4)
+    return table
+
+
+def one_per_identity(folder: Path, identities: Path) -> list[Path]:
+    """The first picture, by name, of each identity that has one in `folder`."""
+    with identities.open(newline="", encoding="utf-8") as file:
+        rows = sorted((row["image"], row["identity"]) for row in csv.DictReader(file))
+    first: dict[str, Path] = {}
+    for image, identity in rows:
+        if identity not in first and (folder / image).is_file():
+            first[identity] = folder / image
+    if len(first) < 2:
+        raise InputError(f"{folder} has pictures of {len(first)} identities of {identities}, expected many")
+    return list(first.values())
+
+
+def read_crop(path: Path, eyes: tuple[Point, Point] | None) -> NDArray[np.uint8]:
+    """A (112, 112, 3) uint8 BGR crop; with `eyes`, warped so that these points meet the template's."""
+    image = cv2.imread(str(path))
+    if image is None:
+        raise ImageError(f"{path} cannot be read as a picture")
+    if eyes is not None:
+        image = cv2.warpAffine(image, _similarity(eyes), (CROP_SIDE_PX, CROP_SIDE_PX))
+    if image.shape[:2] != (CROP_SIDE_PX, CROP_SIDE_PX):
+        raise ImageError(f"{path} is {image.shape[:2]}, expected 112x112 aligned crops; else give --eyes")
+    return np.asarray(image, np.uint8)
+
+
+def embed(embedder: Embedder, paths: list[Path], eyes: tuple[Point, Point] | None) -> NDArray[np.float32]:
+    """The embeddings (N, D) of the pictures."""
+    batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
+    return np.concatenate(
+        [embedder.embed(np.stack([read_crop(path, eyes) for path in batch])).vectors for batch in batches]
+    )
+
+
+def _similarity(eyes: tuple[Point, Point]) -> NDArray[np.float64]:
+    """The (2, 3) rotation, scale and shift that moves two points onto the template's eyes."""
+    left, right = (complex(*point) for point in eyes)
+    to_left, to_right = (complex(*point) for point in TEMPLATE_EYES)
+    turn = (to_right - to_left) / (right - left)
+    shift = to_left - turn * left
+    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+
+
+def write_scores(path: Path, table: dict[str, float], data: str) -> None:
+    """Puts the table into the card of an ONNX file, inside it or beside it, wherever the card is."""
+    card = replace(read_card(path), impostor_scores=table, impostor_data=data)
+    model = onnx.load(path, load_external_data=False)
+    inside = [entry for entry in model.metadata_props if entry.key == CARD_KEY]
+    target = path if inside else card_path(path)
+    part = target.with_name(f".{target.name}.part")
+    if inside:
+        inside[0].value = card.to_json()
+        part.write_bytes(model.SerializeToString())
+    else:
+        part.write_text(card.to_json() + "\n", encoding="utf-8")
+    os.replace(part, target)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m calibration.impostor_scores")
+    parser.add_argument("model", help="a named model or an .onnx file")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--identities", type=Path, required=True, metavar="CSV")
+    parser.add_argument("--eyes", type=float, nargs=4, metavar=("X1", "Y1", "X2", "Y2"))
+    parser.add_argument("--write", metavar="DATA", help="put the table into the card; what the pictures are")
+    parser.add_argument("--worst", type=int, default=0, metavar="N", help="list the N most alike pairs")
+    arguments = parser.parse_args()
+    if arguments.write and arguments.model in MODELS:
+        parser.error(
+            f"--write changes a file of your own, and {arguments.model} is a named model: copy it first"
+        )
+
+    model = resolve(arguments.model)
+    eyes = None if arguments.eyes is None else (tuple(arguments.eyes[:2]), tuple(arguments.eyes[2:]))
+    paths = one_per_identity(arguments.folder, arguments.identities)
+    vectors = embed(Embedder(open_engine(model)), paths, eyes)
+    rows, columns = np.triu_indices(len(paths), 1)
+    scores = (vectors @ vectors.T)[rows, columns]
+    table = impostor_scores(scores)
+    print(json.dumps({"identities": len(paths), "pairs": scores.size, "impostor_scores": table}))
+    for pair in np.argsort(scores)[::-1][: arguments.worst]:
+        print(f"{scores[pair]:.4f} {paths[rows[pair]]} {paths[columns[pair]]}")
+    if arguments.write:
+        write_scores(model, table, f"{arguments.write}: {len(paths)} identities, {scores.size} pairs")
+
+
+if __name__ == "__main__":
+    main()

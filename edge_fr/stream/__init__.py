@@ -1,0 +1,81 @@
+"""Cameras, video files, pictures and a test pattern, all as iterators of frames.
+
+`open_source` takes an address:
+
+    picture.jpg  clip.mp4  folder/  file:///home/user/clip.mp4     files; a folder is read in natural order
+    0  v4l2:///dev/video0?width=1280&height=720&fps=30             a USB camera
+    csi://0?width=1920&height=1080&fps=30                          a Jetson's CSI camera (GStreamer only)
+    rtsp://user:password@host/path                                 a network camera, over TCP
+    test://?width=640&height=480&fps=25&frames=100                 a drawn pattern, not paced
+
+`reader="auto"` is a rule, not a fallback: cameras (rtsp, v4l2, csi) through GStreamer where GStreamer
+and its Python binding are installed and through OpenCV where they are not, video files through OpenCV.
+`Source.reader` says which one is in use. Pictures and the pattern need neither.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from edge_fr.errors import InputError
+from edge_fr.stream.containers import why_cut_short
+from edge_fr.stream.source import Reader, Skipped, Source, modified_at
+from edge_fr.stream.uri import Address, parse, redact
+
+ReaderName = Literal["auto", "opencv", "gstreamer"]
+
+__all__ = ["ReaderName", "Skipped", "Source", "open_source", "redact"]
+
+
+def open_source(
+    uri: str | int | Path,
+    *,
+    reader: ReaderName = "auto",
+    camera: str | None = None,
+    timeout_s: float = 10.0,
+) -> Source:
+    """Opens an address once; a camera that goes away is not connected to again.
+
+    `camera` names it in frames and events (None: made from the address). Connecting, and waiting for
+    each frame, may take `timeout_s`. Raises InputError for an address that means nothing, ImageError for
+    a single picture that is none, SourceOpenError for anything else that cannot be opened.
+    """
+    if reader not in get_args(ReaderName):
+        raise InputError(f"reader is {reader!r}, expected one of {', '.join(get_args(ReaderName))}")
+    if not timeout_s > 0:
+        raise InputError(f"timeout_s is {timeout_s}, expected seconds above 0")
+    address = parse(uri)
+    if address.kind == "test":
+        from datetime import datetime, timezone
+
+        from edge_fr.stream.pattern import PatternReader
+
+        start = datetime(2000, 1, 1, tzinfo=timezone.utc)  # fixed, so that two runs are the same
+        return Source(address, PatternReader(**address.options), camera=camera, started_at=start)
+    if address.kind in ("folder", "picture"):
+        from edge_fr.stream.stills import PictureReader, open_folder
+
+        path = Path(address.target)
+        stills = open_folder(path) if address.kind == "folder" else PictureReader(path)
+        return Source(address, stills, camera=camera)
+    if address.live:
+        return Source(address, _video_reader(address, reader, timeout_s), camera=camera)
+    path = Path(address.target)
+    video = _video_reader(address, reader, timeout_s)
+    return Source(address, video, camera=camera, started_at=modified_at(path), cut=why_cut_short(path))
+
+
+def _video_reader(address: Address, reader: ReaderName, timeout_s: float) -> Reader:
+    if reader == "opencv" and address.kind == "csi":
+        raise InputError(f"OpenCV cannot read the CSI camera {address.shown}; use reader='gstreamer'")
+    if reader == "gstreamer" and address.target.lower().endswith(".gif"):
+        raise InputError(f"GStreamer gives the pictures of {address.shown} no times; use reader='opencv'")
+    if reader != "opencv" and (address.live or reader == "gstreamer"):
+        from edge_fr.stream import gstreamer
+
+        if reader == "gstreamer" or address.kind == "csi" or gstreamer.is_installed():
+            return gstreamer.GStreamerReader(address, timeout_s=timeout_s)
+    from edge_fr.stream.opencv import OpenCvReader
+
+    return OpenCvReader(address, timeout_s=timeout_s)

@@ -1,0 +1,88 @@
+"""Says whether a video file was cut short, from the sizes its own container states.
+
+Decoders end quietly where the bytes end, and frame counts in headers are often estimates; the
+container's sizes are exact. MPEG-TS and other bare streams state no size: nothing can be said of them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+_EBML, _MATROSKA_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+_MP4_FIRST = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
+
+
+def why_cut_short(path: Path) -> str | None:
+    """In which way the file ends too early, or None if it is whole or nothing can be said."""
+    with path.open("rb") as file:
+        head = file.read(12)
+        stated: int | None = None
+        if head[4:8] in _MP4_FIRST:
+            stated = _mp4(file)
+        elif head[:4] == _EBML:
+            stated = _matroska(file)
+        elif head[:4] == b"RIFF":
+            stated = _riff(file)
+        elif head[:4] == b"GIF8" and not _gif_ends(file):
+            return "the file is cut short: it lacks the mark that ends a GIF; copy it again"
+        length = _length(file)
+    if stated is None or stated <= length:
+        return None
+    return f"the file is cut short: it holds {length} bytes, its own header says {stated}; copy it again"
+
+
+def _length(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _mp4(file: BinaryIO) -> int | None:
+    length, offset = _length(file), 0
+    while offset < length:
+        file.seek(offset)
+        head = file.read(16)
+        size, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        if len(head) < 8:
+            return offset + 8
+        if size == 1:
+            size = int.from_bytes(head[8:16], "big")
+        if size < 8 or not all(32 <= c < 127 or c == 0xA9 for c in kind):
+            return None  # size 0 is "to the end of the file"; anything else is no box, after the last one
+        offset += size
+    return offset
+
+
+def _matroska(file: BinaryIO) -> int | None:
+    offset = 0
+    while True:
+        file.seek(offset)
+        head = file.read(12)
+        width = 9 - (head[4].bit_length() if len(head) > 4 else 0)  # of the size that follows the 4-byte id
+        if len(head) < 4 + width or width > 8:
+            return None
+        size = int.from_bytes(head[4 : 4 + width], "big") & ((1 << 7 * width) - 1)
+        if size == (1 << 7 * width) - 1:  # all ones: written live, size unknown
+            return None
+        offset += 4 + width + size
+        if head[:4] == _MATROSKA_SEGMENT:
+            return offset
+        if head[:4] != _EBML:
+            return None
+
+
+def _riff(file: BinaryIO) -> int | None:
+    length, offset = _length(file), 0
+    while offset < length:  # a long AVI is several RIFF chunks, one after the other
+        file.seek(offset)
+        head = file.read(8)
+        size = int.from_bytes(head[4:8], "little")
+        if head[:4] != b"RIFF" or size == 0:  # 0: the recorder never came back to write it
+            break
+        offset += 8 + size + size % 2
+    return offset or None
+
+
+def _gif_ends(file: BinaryIO) -> bool:
+    file.seek(max(0, _length(file) - 64))
+    return file.read().rstrip(b"\0").endswith(b"\x00\x3b")  # some writers pad after it

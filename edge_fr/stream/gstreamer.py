@@ -1,0 +1,282 @@
+"""Videos and cameras through GStreamer; the one module that imports gi."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fr.errors import EdgeFrError, MissingDependencyError, SourceOpenError, SourceReadError
+from edge_fr.stream.pipelines import APT_COMMAND, MAY_BE_INSTALLED, decode_pipeline, input_pipeline
+from edge_fr.stream.source import Losses, Reading
+from edge_fr.stream.uri import Address, redact
+
+INSTALL = (
+    f"`{APT_COMMAND} gir1.2-gstreamer-1.0 libgirepository1.0-dev libcairo2-dev pkg-config gcc python3-dev`, "
+    "then `pip install 'edge-fr[streams]'`"
+)
+_SLICE_NS = 100_000_000  # how long one wait inside GStreamer lasts before errors are looked at
+
+
+def load() -> Any:
+    """GStreamer's Python binding, ready for use. Raises MissingDependencyError."""
+    try:
+        import gi
+
+        gi.require_version("Gst", "1.0")
+        from gi.repository import Gst
+    except (ImportError, ValueError) as error:  # ValueError: gi without GStreamer's part
+        raise MissingDependencyError(f"GStreamer cannot be used from Python ({error}): {INSTALL}") from error
+    Gst.init(None)
+    return Gst
+
+
+def is_installed() -> bool:
+    """Whether GStreamer and its Python binding are here."""
+    try:
+        load()
+    except MissingDependencyError:
+        return False
+    return True
+
+
+class GStreamerReader:
+    """One pipeline that ends in an appsink; opening and each read may take `timeout_s`."""
+
+    name = "gstreamer"
+
+    def __init__(self, address: Address, *, timeout_s: float) -> None:
+        self._gst = load()
+        self.losses = Losses()
+        self.frame_count: int | None = None
+        self.period_ns = 40_000_000
+        self._address = address
+        self._timeout_s = timeout_s
+        self._tally = _Tally(self.losses)
+        self._sink: Any = None
+        self._fault: EdgeFrError | None = None  # what went wrong in a callback
+        self._closed = False
+        self._elements = {name for name in MAY_BE_INSTALLED if self._gst.ElementFactory.find(name)}
+        self._pipeline = self._build()
+        self._bus = self._pipeline.get_bus()
+        self._pipeline.set_state(self._gst.State.PLAYING)  # a failure is told on the bus
+        try:
+            self._first = self._pull()
+        except SourceReadError as error:
+            self.close()
+            raise SourceOpenError(f"cannot open {address.shown}: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+        if self._first is None:
+            self.close()
+            raise SourceOpenError(f"cannot open {address.shown}: not a single frame could be decoded")
+        self._describe(self._first)
+
+    def read(self) -> Reading | None:
+        sample, self._first = self._first, None
+        if sample is None:
+            sample = self._pull()
+        if sample is None:
+            return None
+        gst, buffer = self._gst, sample.get_buffer()
+        structure = sample.get_caps().get_structure(0)
+        width, height = structure.get_value("width"), structure.get_value("height")
+        mapped, view = buffer.map(gst.MapFlags.READ)
+        if not mapped:
+            raise SourceReadError("GStreamer gave a frame whose memory cannot be read")
+        try:
+            image = copy_rows(view.data, width, height)
+        finally:
+            buffer.unmap(view)
+        if self._address.live:
+            self._tally.delivered()
+        if buffer.pts == gst.CLOCK_TIME_NONE:
+            return Reading(image, None, datetime.now(timezone.utc) if self._address.live else None)
+        pts_ns = sample.get_segment().to_running_time(gst.Format.TIME, buffer.pts)
+        return Reading(image, pts_ns, self._arrival(pts_ns) if self._address.live else None)
+
+    def close(self) -> None:
+        self._closed = True
+        self._first = None
+        self._pipeline.set_state(self._gst.State.NULL)
+
+    def _build(self) -> Any:
+        text = input_pipeline(self._address.kind, self._address.options, self._elements)
+        self._bin = self._parse(text)
+        pipeline = self._gst.Pipeline.new(None)
+        pipeline.add(self._bin)
+        self._sink = pipeline.get_by_name("sink")
+        if self._sink is not None:
+            self._watch(self._sink)
+        source, streams = pipeline.get_by_name("source"), pipeline.get_by_name("streams")
+        if self._address.kind == "rtsp":
+            _address_rtsp(streams, self._address.target, self._timeout_s)
+            streams.connect("select-stream", lambda _, __, caps: _media(caps) == "video")
+        elif self._address.kind == "csi":
+            source.set_property("sensor-id", int(self._address.target))
+        else:
+            source.set_property(
+                "device" if self._address.kind == "v4l2" else "location", self._address.target
+            )
+        if streams is not None:
+            streams.connect("pad-added", self._on_stream)
+            streams.connect("no-more-pads", self._on_no_more_streams)
+        return pipeline
+
+    def _parse(self, text: str) -> Any:
+        from gi.repository import GLib
+
+        try:
+            return self._gst.parse_bin_from_description(text, False)
+        except GLib.Error as error:
+            raise MissingDependencyError(
+                f"GStreamer cannot make the pipeline {text!r} ({error.message}): {INSTALL}"
+            ) from error
+
+    # The next three run in GStreamer's threads: what they find wrong is kept for the reading thread.
+
+    def _on_stream(self, _: Any, pad: Any) -> None:
+        structure = (pad.get_current_caps() or pad.query_caps(None)).get_structure(0)
+        kind = structure.get_name()
+        rtp = kind == "application/x-rtp"
+        if self._sink is not None or not (kind.startswith(("video/", "image/")) or rtp):
+            return
+        codec = {"video/x-h264": "H264", "video/x-h265": "H265"}.get(kind, kind)
+        if rtp:
+            codec = structure.get_string("encoding-name")
+        try:
+            decode = self._parse(decode_pipeline(codec, rtp=rtp, elements=self._elements))
+        except MissingDependencyError as error:
+            self._fault = error
+            return
+        decode.add_pad(self._gst.GhostPad.new("sink", decode.get_by_name("entry").get_static_pad("sink")))
+        decoder, sink = decode.get_by_name("decoder"), decode.get_by_name("sink")
+        if decoder is not None:
+            decoder.get_static_pad("sink").add_probe(self._gst.PadProbeType.BUFFER, self._on_encoded)
+        self._watch(sink)
+        self._bin.add(decode)
+        decode.sync_state_with_parent()
+        if pad.link(decode.get_static_pad("sink")) != self._gst.PadLinkReturn.OK:
+            self._fault = SourceReadError(f"its stream of type {codec} cannot be decoded")
+        self._sink = sink
+
+    def _on_no_more_streams(self, _: Any) -> None:
+        if self._sink is None and self._fault is None:
+            self._fault = SourceReadError("it holds no video stream")
+
+    def _on_encoded(self, _: Any, info: Any) -> Any:
+        self._tally.encoded(info.get_buffer().pts)
+        return self._gst.PadProbeReturn.OK
+
+    def _watch(self, sink: Any) -> None:
+        def on_decoded(_: Any, info: Any) -> Any:
+            self._tally.decoded(info.get_buffer().pts)
+            return self._gst.PadProbeReturn.OK
+
+        sink.get_static_pad("sink").add_probe(self._gst.PadProbeType.BUFFER, on_decoded)
+
+    def _pull(self) -> Any:
+        """The next sample, or None at the end. What was decoded before an error comes before the error."""
+        give_up = time.monotonic() + self._timeout_s
+        error: str | None = None
+        while not self._closed:
+            if self._sink is None:
+                time.sleep(0.01)
+            else:
+                sample = self._sink.emit("try-pull-sample", _SLICE_NS)
+                if sample is not None:
+                    return sample
+            if error is not None:
+                raise SourceReadError(error)
+            if self._fault is not None:
+                raise self._fault
+            error = self._error()
+            if error is None and self._sink is not None and self._sink.get_property("eos"):
+                return None
+            if time.monotonic() > give_up:
+                raise SourceReadError(f"no frame came within {self._timeout_s:g} s")
+        return None
+
+    def _error(self) -> str | None:
+        message = self._bus.pop_filtered(self._gst.MessageType.ERROR)
+        if message is None:
+            return None
+        error, detail = message.parse_error()
+        return redact(f"{error.message} ({(detail or '').splitlines()[-1]})" if detail else error.message)
+
+    def _arrival(self, pts_ns: int) -> datetime:
+        """The wall clock when a live picture arrived: now, less the time it has been under way here."""
+        now, clock = datetime.now(timezone.utc), self._pipeline.get_clock()
+        if clock is None:
+            return now
+        age_ns = clock.get_time() - self._pipeline.get_base_time() - pts_ns
+        return now - timedelta(microseconds=max(0, age_ns) // 1000)
+
+    def _describe(self, sample: Any) -> None:
+        has_rate, above, below = sample.get_caps().get_structure(0).get_fraction("framerate")
+        if has_rate and above > 0 and below > 0:
+            self.period_ns = round(1e9 * below / above)
+        if self._address.live:
+            return
+        known, duration_ns = self._pipeline.query_duration(self._gst.Format.TIME)
+        if known and duration_ns > 0:
+            self.frame_count = max(1, round(duration_ns / self.period_ns))
+
+
+class _Tally:
+    """Counts the frames that went into the decoder or the sink's queue and never came out."""
+
+    def __init__(self, losses: Losses) -> None:
+        self._losses = losses
+        self._lock = threading.Lock()
+        self._under_way: set[int] = set()
+        self._arrived = 0
+        self._delivered = 0
+
+    def encoded(self, pts_ns: int) -> None:
+        with self._lock:
+            self._under_way.add(pts_ns)
+
+    def decoded(self, pts_ns: int) -> None:
+        # Decoders give frames in the order of their times: what is older than this one will not come.
+        # Before the first frame that is what a trimmed file leaves out, and no damage.
+        with self._lock:
+            lost = {p for p in self._under_way if p < pts_ns}
+            self._under_way -= lost | {pts_ns}
+            self._losses.damaged += len(lost) if self._arrived else 0
+            self._arrived += 1
+
+    def delivered(self) -> None:
+        with self._lock:
+            self._delivered += 1
+            self._losses.dropped = max(0, self._arrived - self._delivered - 1)  # one may be waiting
+
+
+def copy_rows(data: Any, width: int, height: int) -> NDArray[np.uint8]:
+    """A picture of its own from GStreamer's BGR memory, whose rows are padded to a multiple of 4 bytes."""
+    stride = (width * 3 + 3) // 4 * 4
+    if len(data) < stride * height:
+        raise SourceReadError(f"a frame of {width}x{height} has {len(data)} bytes, needs {stride * height}")
+    rows = np.ndarray((height, width, 3), np.uint8, data, strides=(stride, 3, 1))
+    return rows.copy()
+
+
+def _media(caps: Any) -> str | None:
+    media: str | None = caps.get_structure(0).get_string("media")
+    return media
+
+
+def _address_rtsp(element: Any, url: str, timeout_s: float) -> None:
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    element.set_property("location", urlunsplit(parts._replace(netloc=host)))
+    element.set_property("tcp-timeout", round(timeout_s * 1e6))
+    if parts.username is not None:
+        element.set_property("user-id", unquote(parts.username))
+        element.set_property("user-pw", unquote(parts.password or ""))

@@ -1,0 +1,149 @@
+"""Videos and cameras through OpenCV, whose wheels carry FFmpeg and V4L2.
+
+Limits that come with it: a picture whose size changes inside a video is scaled to the first size; a
+camera that delivers faster than it is read falls behind instead of dropping; the reason of a failure is
+not told.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from datetime import datetime, timezone
+
+import cv2
+import numpy as np
+
+from edge_fr.errors import SourceOpenError, SourceReadError
+from edge_fr.stream.source import Losses, Reading
+from edge_fr.stream.uri import Address
+
+# After a damaged packet grab() fails once and then goes on; at the end it fails for ever. A loss longer
+# than this many frames is taken for the end.
+_FAILURES_AT_THE_END = 250
+
+
+class OpenCvReader:
+    """One cv2.VideoCapture; opening and each read may take `timeout_s`."""
+
+    name = "opencv"
+
+    def __init__(self, address: Address, *, timeout_s: float) -> None:
+        self.losses = Losses()
+        self._address = address
+        self._timeout_s = timeout_s
+        self._first = True
+        self._lock = threading.Lock()  # release() during grab() would crash
+        self._capture = _open(address, timeout_s)
+        if not self._capture.isOpened():
+            raise SourceOpenError(_why_not_open(address))
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self.period_ns = round(1e9 / fps) if 0 < fps < 1000 else 40_000_000
+        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.frame_count = int(count) if not address.live and 0 < count < 1e12 else None
+
+    def read(self) -> Reading | None:
+        with self._lock:
+            if not self._capture.isOpened():
+                return None
+            failures = 0
+            while True:
+                asked_at = time.monotonic()
+                if self._capture.grab():
+                    ok, image = self._capture.retrieve()
+                    if ok:
+                        break
+                failures += 1
+                if self._address.live:
+                    raise SourceReadError(self._why_no_frame(time.monotonic() - asked_at))
+                if failures > _FAILURES_AT_THE_END:
+                    return None
+            # After a timeout FFmpeg still hands out the old frames inside the decoder, one per timeout.
+            waited_s = time.monotonic() - asked_at
+            if self._address.live and waited_s > self._timeout_s:
+                raise SourceReadError(self._why_no_frame(waited_s))
+            self.losses.damaged += failures
+            pts_ms = self._capture.get(cv2.CAP_PROP_POS_MSEC)  # of the frame just grabbed
+        unknown = pts_ms <= 0 and not self._first  # 0 is the first frame's time, or none at all
+        self._first = False
+        now = datetime.now(timezone.utc) if self._address.live else None
+        return Reading(np.asarray(image, np.uint8), None if unknown else round(pts_ms * 1e6), now)
+
+    def close(self) -> None:
+        with self._lock:
+            self._capture.release()
+
+    def _why_no_frame(self, waited_s: float) -> str:
+        if waited_s > self._timeout_s:
+            return f"no frame came within {self._timeout_s:g} s"
+        return "the connection was closed, or what came could not be decoded"
+
+
+def _open(address: Address, timeout_s: float) -> cv2.VideoCapture:
+    timeout_ms = max(1, round(timeout_s * 1000))
+    with _quiet:
+        if address.kind == "v4l2":
+            wanted = {
+                "width": cv2.CAP_PROP_FRAME_WIDTH,
+                "height": cv2.CAP_PROP_FRAME_HEIGHT,
+                "fps": cv2.CAP_PROP_FPS,
+            }
+            asked = [number for key, value in address.options.items() for number in (wanted[key], value)]
+            return cv2.VideoCapture(address.target, cv2.CAP_V4L2, asked)
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout_ms]
+        if address.live:  # each decoder thread holds a frame back
+            limits += [cv2.CAP_PROP_N_THREADS, 2]
+        return cv2.VideoCapture(address.target, cv2.CAP_FFMPEG, limits)
+
+
+def _why_not_open(address: Address) -> str:
+    if address.kind == "v4l2":
+        return (
+            f"cannot open the camera {address.target}; is it plugged in, not in use elsewhere, and are you "
+            "in the group `video`? `v4l2-ctl --list-devices --list-formats-ext` shows what there is"
+        )
+    if address.kind == "rtsp":
+        return (
+            f"cannot open {address.shown}: no connection, wrong user or password, or no such stream; "
+            f"`ffprobe -rtsp_transport tcp` with the full address tells which"
+        )
+    return (
+        f"cannot open {address.shown} as a video: it is no video, it was cut short, or its codec is unknown; "
+        f"`ffprobe {address.shown}` tells which"
+    )
+
+
+class _Quiet:
+    """While a video is being opened, FFmpeg and OpenCV print nothing; what failed is in our own error.
+
+    FFmpeg inside OpenCV reads its level once in a process, when the first video is opened.
+    """
+
+    _VARIABLE = "OPENCV_FFMPEG_LOGLEVEL"
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0  # the settings are the process's, and several cameras may be opening
+        self._level = 0
+        self._set_by_us = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._level = cv2.utils.logging.getLogLevel()
+                cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+                self._set_by_us = self._VARIABLE not in os.environ
+                os.environ.setdefault(self._VARIABLE, "-8")  # AV_LOG_QUIET
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                cv2.utils.logging.setLogLevel(self._level)
+                if self._set_by_us:
+                    os.environ.pop(self._VARIABLE, None)
+
+
+_quiet = _Quiet()

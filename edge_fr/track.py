@@ -1,0 +1,290 @@
+"""Which face of this frame is which face of the frames before: ByteTrack-style association.
+
+Faces are matched in two rounds as in "ByteTrack: Multi-Object Tracking by Associating Every
+Detection Box" (arXiv 2110.06864): the confident ones first, then the weak ones with the tracks
+left over, so that a face which turns away keeps its track and a weak false alarm begins none.
+
+This departs from the paper where small faces and low frame rates need it. A face moves up to nine
+times its own size in a second (a passer-by at 1.4 m/s), so at five frames a second its boxes do not
+overlap and IoU is 0 for the right pair. Here a pair is rated by how probable the face's place and
+size are where the track may be by now, in units of face size and seconds: a Kalman filter with
+constant velocity whose uncertainty grows with time, not with frames, so that the frame rate does
+not matter and frames may be missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fr.errors import InputError
+from edge_fr.structures import Faces, Frame
+
+_Floats = NDArray[np.float64]
+
+# Lengths are in face sizes (the square root of the box area), so that they hold at any distance.
+# Chosen on street and corridor videos at 3 to 25 frames a second, preferring a person who gets a
+# second track over two people who share one: the first costs a moment, the second a wrong name.
+_START_SPEED = 4.5  # deviation of an unseen velocity, sizes/s: half a brisk walk across the view
+_SPEED_DRIFT = 1.0  # variance that velocity gains each second, (sizes/s)^2
+_BOX_JITTER = 0.12  # deviation of a detected centre, sizes
+_BOX_JITTER_PX = 0.7  # the same for the smallest faces, where the pixel grid decides
+_SIZE_JITTER = 0.15  # deviation of the logarithm of a detected size
+_SIZE_DRIFT = 0.3  # deviation that it gains each second unseen
+_GATE = 7.0  # minus twice the log-density below which a face is more probably a new one
+
+
+@dataclass(eq=False)
+class _Tracks:
+    """The state of all tracks, one row each; ids are 0 until a track is confirmed."""
+
+    ids: NDArray[np.int64]
+    first_ns: NDArray[np.int64]
+    seen_ns: NDArray[np.int64]
+    centres: _Floats  # (T, 2) px
+    velocities: _Floats  # (T, 2) px/s
+    sizes: _Floats  # (T,) px
+    covariance: _Floats  # (T, 3): place-place, place-velocity, velocity-velocity, in sizes and seconds
+
+    @classmethod
+    def begin(cls, centres: _Floats, sizes: _Floats, now_ns: int) -> _Tracks:
+        n = len(sizes)
+        covariance = np.zeros((n, 3))
+        covariance[:, 0] = _place_noise(sizes)
+        covariance[:, 2] = _START_SPEED**2
+        now = np.full(n, now_ns, np.int64)
+        return cls(np.zeros(n, np.int64), now, now.copy(), centres, np.zeros((n, 2)), sizes, covariance)
+
+    def __getitem__(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> _Tracks:
+        return _Tracks(*(column[rows] for column in vars(self).values()))
+
+    def __add__(self, other: _Tracks) -> _Tracks:
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return _Tracks(*(np.concatenate(pair) for pair in pairs))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def predict(self, seconds: float) -> None:
+        """Moves every track on by its velocity."""
+        place, mixed, speed = self.covariance.T
+        self.centres += self.velocities * seconds
+        place += seconds * (2 * mixed + seconds * (speed + seconds * _SPEED_DRIFT / 3))
+        mixed += seconds * (speed + seconds * _SPEED_DRIFT / 2)
+        speed += seconds * _SPEED_DRIFT
+
+    def rate(self, centres: _Floats, sizes: _Floats, now_ns: int) -> _Floats:
+        """(T, N): minus twice the log-density of every face under every track, less the gate.
+
+        A pair below 0 may be one face. The density counts, not the distance alone: of two tracks
+        equally near, the one that knew better where it would be is the better match, and a track
+        lost for long, which may be anywhere, claims nobody.
+        """
+        variance = self.covariance[:, :1] + _place_noise(sizes)
+        away = (now_ns - self.seen_ns)[:, None] * 1e-9
+        size_variance = _SIZE_JITTER**2 + (_SIZE_DRIFT * away) ** 2
+        offsets = (centres - self.centres[:, None]) / self.sizes[:, None, None]
+        growth = np.log(sizes / self.sizes[:, None])
+        distance = (offsets**2).sum(axis=2) / variance + growth**2 / size_variance
+        rated: _Floats = distance + 2 * np.log(variance) + np.log(size_variance) - _GATE
+        return rated
+
+    def correct(self, rows: NDArray[np.intp], centres: _Floats, sizes: _Floats, now_ns: int) -> None:
+        """Takes in one face for each of `rows`."""
+        place, mixed, speed = self.covariance[rows].T
+        gain = place / (place + _place_noise(sizes))
+        speed_gain = mixed / (place + _place_noise(sizes))
+        missed_by = centres - self.centres[rows]
+        self.centres[rows] += gain[:, None] * missed_by
+        self.velocities[rows] += speed_gain[:, None] * missed_by
+        kept = 1 - gain
+        self.covariance[rows] = np.stack([kept * place, kept * mixed, speed - speed_gain * mixed], axis=1)
+        self.sizes[rows] = sizes
+        self.seen_ns[rows] = now_ns
+
+
+class Tracker:
+    """Gives the faces of one camera's frames the ids of their tracks.
+
+    Call it with every frame, in order, also with those that show no face. It returns the faces that
+    belong to a confirmed track, with `track_ids` from 1 upwards and never used twice; each id that
+    was ever returned appears in `ended` (or in what `finish` returns) exactly once, and no other
+    does. A face that is in no confirmed track yet is not returned: a track is confirmed by its
+    second face or a later one, `confirm_ns` after its first. Returned boxes are the detector's own.
+
+    A face scoring `high_score` or more may begin a track; a weaker one only continues a confirmed
+    one. A track that no face has continued for `keep_ns` ends, so any longer gap between two frames
+    ends all tracks. They also end when the frame size
+    changes or `pts_ns` runs backwards, since places or times before and after do not compare.
+
+    The camera is assumed to stand still or to turn slowly. Memory holds at most the faces of the
+    last `keep_ns`. Frames of a second camera, and boxes or scores that are not finite, are an
+    InputError: use one Tracker for each camera.
+    """
+
+    def __init__(
+        self,
+        *,
+        high_score: float = 0.6,
+        confirm_ns: int = 100_000_000,
+        keep_ns: int = 1_500_000_000,
+    ) -> None:
+        if not 0 < confirm_ns <= keep_ns:
+            raise InputError(
+                f"a tracker needs 0 < confirm_ns <= keep_ns, got confirm_ns={confirm_ns}, keep_ns={keep_ns}"
+            )
+        self._high_score = high_score
+        self._confirm_ns = confirm_ns
+        self._keep_ns = keep_ns
+        self._next_id = 1
+        self._ended: tuple[int, ...] = ()
+        self._camera: str | None = None
+        self._frame_size = (0, 0)
+        self._now_ns = 0
+        self._tracks = _Tracks.begin(np.zeros((0, 2)), np.zeros(0), 0)
+
+    @property
+    def ended(self) -> tuple[int, ...]:
+        """Ids of the tracks that the last call ended, ascending."""
+        return self._ended
+
+    def __call__(self, frame: Frame, faces: Faces) -> Faces:
+        self._ended = ()
+        self._advance(frame)
+        now_ns = frame.pts_ns
+        centres, sizes = _measure(faces)
+        strong = faces.scores >= self._high_score
+        track_of = np.full(len(faces), -1)
+
+        def match(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> None:
+            costs = self._tracks[rows].rate(centres[columns], sizes[columns], now_ns)
+            r, c = assign(costs)
+            track_of[columns[c]] = rows[r]
+
+        tracks = self._tracks
+        match(np.arange(len(tracks)), np.flatnonzero(strong))
+        left = tracks.ids > 0
+        left[track_of[track_of >= 0]] = False
+        match(np.flatnonzero(left), np.flatnonzero(~strong))
+
+        found = np.flatnonzero(track_of >= 0)
+        tracks.correct(track_of[found], centres[found], sizes[found], now_ns)
+        self._confirm(now_ns)
+        track_ids = np.zeros(len(faces), np.int64)
+        track_ids[found] = tracks.ids[track_of[found]]
+
+        waiting = (tracks.ids == 0) & (now_ns - tracks.seen_ns > self._confirm_ns)
+        new = strong & (track_of < 0)
+        self._tracks = tracks[~waiting] + _Tracks.begin(centres[new], sizes[new], now_ns)
+        returned = track_ids > 0
+        return faces.with_(track_ids=track_ids)[returned]
+
+    def finish(self) -> tuple[int, ...]:
+        """Ends all tracks and returns their ids, ascending; the tracker can then start afresh."""
+        self._ended = ()
+        self._end(np.ones(len(self._tracks), np.bool_))
+        self._camera = None
+        return self._ended
+
+    def _advance(self, frame: Frame) -> None:
+        """Moves all tracks to the time of `frame` and ends those that cannot go on."""
+        frame_size = frame.image.shape[:2]
+        if self._camera is None:
+            self._camera, self._frame_size, self._now_ns = frame.camera, frame_size, frame.pts_ns
+        if frame.camera != self._camera:
+            raise InputError(
+                f"this tracker follows camera {self._camera!r} and got a frame of {frame.camera!r}; "
+                f"use one Tracker for each camera, or finish() before a change"
+            )
+        passed_ns = frame.pts_ns - self._now_ns
+        if passed_ns < 0 or frame_size != self._frame_size:
+            self._end(np.ones(len(self._tracks), np.bool_))
+        self._end(frame.pts_ns - self._tracks.seen_ns > self._keep_ns)
+        self._tracks.predict(passed_ns * 1e-9)
+        self._frame_size, self._now_ns = frame_size, frame.pts_ns
+
+    def _confirm(self, now_ns: int) -> None:
+        tracks = self._tracks
+        ready = np.flatnonzero(
+            (tracks.ids == 0) & (tracks.seen_ns == now_ns) & (now_ns - tracks.first_ns >= self._confirm_ns)
+        )
+        tracks.ids[ready] = np.arange(self._next_id, self._next_id + len(ready))
+        self._next_id += len(ready)
+
+    def _end(self, rows: NDArray[np.bool_]) -> None:
+        ids = self._tracks.ids[rows]
+        self._ended = tuple(sorted((*self._ended, *ids[ids > 0].tolist())))
+        self._tracks = self._tracks[~rows]
+
+
+def assign(costs: _Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of the pairs with the least total cost; a cost of 0 or more is never taken.
+
+    The optimum, not the nearest pair first: when two people side by side have walked further than
+    the space between them, the nearest pair is the wrong one, and taking it leaves both wrong.
+    """
+    possible = costs < 0
+    rows_choice, columns_choice = possible.sum(axis=1), possible.sum(axis=0)
+    # Most faces have one track within reach, which has only them: these need no search.
+    single = possible & (rows_choice == 1)[:, None] & (columns_choice == 1)
+    rows, columns = np.nonzero(single)
+    rows_left = np.flatnonzero((rows_choice > 0) & ~single.any(axis=1))
+    columns_left = np.flatnonzero((columns_choice > 0) & ~single.any(axis=0))
+    if len(rows_left) == 0:
+        return rows, columns
+    left = np.minimum(costs[np.ix_(rows_left, columns_left)], 0)
+    if len(rows_left) <= len(columns_left):
+        chosen = np.stack([np.arange(len(rows_left)), _shortest_paths(left)])
+    else:
+        chosen = np.stack([_shortest_paths(left.T), np.arange(len(columns_left))])
+    chosen = chosen[:, left[chosen[0], chosen[1]] < 0]
+    return np.append(rows, rows_left[chosen[0]]), np.append(columns, columns_left[chosen[1]])
+
+
+def _shortest_paths(costs: _Floats) -> NDArray[np.intp]:
+    """The column of every row in the cheapest full assignment, for no more rows than columns.
+
+    The Hungarian method in its form with shortest augmenting paths (Jonker and Volgenant 1987).
+    """
+    n, m = costs.shape
+    row_price, column_price = np.zeros(n), np.zeros(m)
+    column_of, row_of = np.full(n, -1), np.full(m, -1)
+    for start in range(n):
+        length, before = np.full(m, np.inf), np.full(m, -1)
+        done = np.zeros(m, np.bool_)
+        seen_rows = []
+        row, shortest = start, 0.0
+        while True:
+            through = shortest + costs[row] - row_price[row] - column_price
+            nearer = ~done & (through < length)
+            length[nearer], before[nearer] = through[nearer], row
+            column = int(np.where(done, np.inf, length).argmin())
+            shortest = float(length[column])
+            done[column] = True
+            if row_of[column] < 0:
+                break
+            row = int(row_of[column])
+            seen_rows.append(row)
+        row_price[start] += shortest
+        row_price[seen_rows] += shortest - length[column_of[seen_rows]]
+        column_price[done] -= shortest - length[done]
+        while column >= 0:
+            row_of[column] = row = before[column]
+            column, column_of[row] = column_of[row], column
+    return column_of
+
+
+def _measure(faces: Faces) -> tuple[_Floats, _Floats]:
+    """Centres (N, 2) and sizes (N,) in pixels."""
+    if not (np.isfinite(faces.boxes).all() and np.isfinite(faces.scores).all()):
+        raise InputError("boxes and scores must be finite numbers, got NaN or infinity from the detector")
+    boxes = faces.boxes.astype(np.float64)
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 1)
+    return (boxes[:, :2] + boxes[:, 2:]) / 2, np.sqrt(sides.prod(axis=1))
+
+
+def _place_noise(sizes: _Floats) -> _Floats:
+    """The variance of a detected centre, in face sizes."""
+    return _BOX_JITTER**2 + (_BOX_JITTER_PX / sizes) ** 2

@@ -143,23 +143,25 @@ class _Ffmpeg:
     """H.264 through the ffmpeg command, fed raw pictures."""
 
     def __init__(self, path: Path, size: tuple[int, int], fps: float) -> None:
+        ffmpeg = shutil.which("ffmpeg")
+        if ffmpeg is None:
+            raise EventError(
+                f"cannot write {path} as H.264: there is no ffmpeg command; apt-get install ffmpeg, or "
+                f'give codec="mp4v"'
+            )
         self._path = path
         self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         raw = ["-f", "rawvideo", "-pix_fmt", "bgr24", "-s", f"{size[0]}x{size[1]}", "-r", f"{fps}"]
         bt709 = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
         h264 = ["-vf", "scale=out_color_matrix=bt709", *bt709, "-pix_fmt", "yuv420p"]
         h264 += ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-movflags", "+faststart"]
-        command = ["ffmpeg", "-loglevel", "error", "-y", *raw, "-i", "pipe:0", *h264, f"file:{path}"]
-        try:
-            # Its own session: Ctrl-C is for us, who then close the file properly.
-            self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stderr=self._complaints, start_new_session=True
-            )
-        except FileNotFoundError as error:
-            raise EventError(
-                f"cannot write {path} as H.264: there is no ffmpeg command; apt-get install ffmpeg, or "
-                f'give codec="mp4v"'
-            ) from error
+        # Its own session: Ctrl-C is for us, who then close the file properly.
+        self._process: subprocess.Popen[bytes] = subprocess.Popen(
+            [ffmpeg, "-loglevel", "error", "-y", *raw, "-i", "pipe:0", *h264, f"file:{path}"],
+            stdin=subprocess.PIPE,
+            stderr=self._complaints,
+            start_new_session=True,
+        )
 
     def write(self, picture: Picture) -> None:
         assert self._process.stdin is not None

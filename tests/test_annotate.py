@@ -113,7 +113,20 @@ def test_a_reason_wider_than_the_picture_is_shortened() -> None:
     ink = np.flatnonzero(light_ink(drawn).any(0))
     assert len(ink) > 30
     assert ink.max() - ink.min() > 100
-    assert ink.max() < 137  # the pad at the right is still there
+    assert ink.min() >= 3  # the pads at both sides are still there
+    assert ink.max() < 137
+
+
+def test_the_label_of_a_face_that_fills_the_picture_is_whole() -> None:
+    whole = dark_ink(draw(plain(255), faces_at((290, 200, 350, 270)), {0: GRACE}))
+    filling = dark_ink(draw(plain(255), faces_at((4, 4, 636, 476)), {0: GRACE}))
+    assert filling.sum() == whole.sum() > 50
+
+
+def test_a_picture_too_small_for_words_gets_the_box_alone() -> None:
+    faces = faces_at((3, 3, 9, 9))
+    boxed = draw(plain(0, 14, 14), faces, {})
+    np.testing.assert_array_equal(draw(plain(0, 14, 14), faces, {0: UNKNOWN}).any(-1), boxed.any(-1))
 
 
 def test_labels_of_neighbours_cover_neither_each_other_nor_a_face() -> None:

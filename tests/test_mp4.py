@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -40,9 +41,9 @@ def written(path: Path, times_ns: list[int]) -> list[int]:
 
 
 @pytest.fixture(params=["h264", "mp4v"])
-def codec(request: pytest.FixtureRequest, tmp_path: Path) -> Codec:
-    if request.param == "h264" and Mp4Writer(tmp_path / "probe.mp4").codec != "h264":
-        pytest.skip("no ffmpeg command with libx264 on this machine")
+def codec(request: pytest.FixtureRequest) -> Codec:
+    if request.param == "h264" and shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg command on this machine")
     chosen: Codec = request.param
     return chosen
 
@@ -63,12 +64,27 @@ def test_a_video_keeps_size_rate_length_and_colour(tmp_path: Path, codec: Codec)
     assert np.abs(pictures[-1][20:80, 80:112].mean((0, 1)) - (190, 120, 40)).max() < 12
 
 
-def test_the_codec_taken_by_default_is_named(tmp_path: Path) -> None:
+def test_h264_is_taken_where_ffmpeg_is_and_mp4v_elsewhere(
+    tmp_path: Path, codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.mp4"
+    if codec == "mp4v":
+        monkeypatch.setenv("PATH", str(tmp_path))
     with Mp4Writer(path) as video:
         video.write(plain(90), 0)
+    assert video.codec == codec
     fourcc = int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little")
-    assert fourcc == {"h264": b"h264", "mp4v": b"FMP4"}[video.codec]
+    assert fourcc == {"h264": b"h264", "mp4v": b"FMP4"}[codec]
+
+
+def test_h264_without_ffmpeg_is_an_error_that_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    video = Mp4Writer(tmp_path / "a.mp4", codec="h264")
+    video.write(plain(90), 0)
+    with pytest.raises(EventError, match="apt-get install ffmpeg"):
+        video.close()
 
 
 def test_a_missing_picture_is_filled_with_the_one_before(tmp_path: Path) -> None:
@@ -109,6 +125,13 @@ def test_odd_sides_are_taken(tmp_path: Path, codec: Codec) -> None:
     assert [p.shape for p in read(path)[0]] == [(48, 62, 3)]
 
 
+def test_a_single_picture_is_a_video_of_one_twenty_fifth_of_a_second(tmp_path: Path, codec: Codec) -> None:
+    with Mp4Writer(tmp_path / "a.mp4", codec=codec) as video:
+        video.write(plain(90), 7 * TENTH_NS)
+    pictures, fps = read(tmp_path / "a.mp4")
+    assert (len(pictures), fps) == (1, 25.0)
+
+
 def test_what_was_written_before_an_error_plays(tmp_path: Path, codec: Codec) -> None:
     path = tmp_path / "a.mp4"
 
@@ -139,5 +162,6 @@ def test_a_failing_encoder_is_an_error_that_names_the_file(tmp_path: Path, codec
     path.mkdir()  # a folder where the file should be
     video = Mp4Writer(path, codec=codec)
     video.write(plain(90), 0)
-    with pytest.raises(EventError, match=r"cannot write .*a\.mp4"):
+    speaker = {"h264": "ffmpeg said: .*directory", "mp4v": "OpenCV opened no MPEG-4 writer"}[codec]
+    with pytest.raises(EventError, match=rf"cannot write .*a\.mp4: {speaker}"):
         video.close()

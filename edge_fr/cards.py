@@ -32,7 +32,7 @@ def read_card(path: Path) -> ModelCard:
     beside = card_path(path)
     if not beside.is_file():
         raise CardError(f"{path} has no model card, neither inside nor at {beside}; {_how_to_write(path)}")
-    card = ModelCard.from_json(beside.read_text(encoding="utf-8"), where=str(beside))
+    card = ModelCard.from_json(beside.read_text(encoding="utf-8", errors="replace"), where=str(beside))
     digest = f"sha256:{file_digest(path)}"
     if card.weights_digest != digest:
         raise CardError(

@@ -97,8 +97,8 @@ MODELS: dict[str, NamedModel] = {
             impostor_scores={"1e-1": 0.2345, "1e-2": 0.3332, "1e-3": 0.4076, "1e-4": 0.4693, "1e-5": 0.5315},
             impostor_data=(
                 "CelebA at half size (89x109), aligned by the eyes: one picture of each of 5,429 people, "
-                "14,734,306 pairs. Of the 147 behind 1e-5, most of the 40 most alike show one person under two "
-                "names, so that score is too strict rather than too loose"
+                "14,734,306 pairs. Of the 147 behind 1e-5, most of the 40 most alike show one person under "
+                "two names, so that score is too strict rather than too loose"
             ),
             notes="SFace 2021-12 from the OpenCV model zoo",
         ),
@@ -264,7 +264,7 @@ def _fault(model: NamedModel) -> str | None:
         return f"{path} is not there"
     if not record.is_file():
         return f"{record} is not there; copy the folder whole"
-    expected, got = record.read_text(encoding="utf-8").split(" ")[0], file_digest(path)
+    expected, got = record.read_text(encoding="utf-8", errors="replace").split(" ")[0], file_digest(path)
     if got != expected:
         return f"{path} has sha256 {got}, expected {expected}"
     try:

@@ -1,0 +1,176 @@
+"""The impostor table: the quantiles it holds, the pictures it takes, the card it goes into."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from fakes import card
+from onnx import helper
+from onnx_files import doubling, save, tensor
+
+from calibration.impostor_scores import (
+    TEMPLATE_EYES,
+    embed,
+    impostor_scores,
+    one_per_identity,
+    read_crop,
+    write_scores,
+)
+from edge_fr.cards import read_card, write_card
+from edge_fr.embed import Embedder
+from edge_fr.engine import open_engine
+from edge_fr.errors import ImageError, InputError, ModelNotFoundError
+from edge_fr.models import MODELS, resolve
+
+
+def test_a_rate_gets_the_score_that_so_many_pairs_reach() -> None:
+    scores = np.random.default_rng(0).permutation(np.linspace(-1, 1, 20_000)).astype(np.float32)
+    table = impostor_scores(scores)
+    for rate in (1e-1, 1e-2):
+        reached = np.count_nonzero(scores >= table[f"{rate:.0e}".replace("e-0", "e-")])
+        # scores are 1e-4 apart and the table has 4 digits: one pair more or less
+        assert abs(reached - rate * scores.size) <= 1
+
+
+def test_rates_that_rest_on_few_pairs_are_left_out() -> None:
+    assert list(impostor_scores(np.zeros(99_999, np.float32))) == ["1e-1", "1e-2"]
+    assert list(impostor_scores(np.zeros(100_000, np.float32))) == ["1e-1", "1e-2", "1e-3"]
+
+
+def people(folder: Path, count: int) -> Path:
+    """Two pictures each of `count` people, plain colours; gives the CSV."""
+    random = np.random.default_rng(0)
+    lines = ["image,identity"]
+    for number in range(2 * count):
+        picture = np.empty((112, 112, 3), np.uint8)
+        picture[:] = random.integers(0, 256, 3)
+        cv2.imwrite(str(folder / f"{number:03}.png"), picture)
+        lines.append(f"{number:03}.png,person{number // 2}")
+    identities = folder / "identities.csv"
+    identities.write_text("\n".join([*lines, "absent.png,nobody"]))
+    return identities
+
+
+def test_each_identity_gives_its_first_picture(tmp_path: Path) -> None:
+    identities = people(tmp_path, 3)
+    assert [path.name for path in one_per_identity(tmp_path, identities)] == ["000.png", "002.png", "004.png"]
+
+
+def test_a_folder_without_the_pictures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="pictures of 0 identities"):
+        one_per_identity(tmp_path / "elsewhere", people(tmp_path, 3))
+
+
+def test_the_eyes_land_on_the_eyes_of_the_template(tmp_path: Path) -> None:
+    eyes = ((20.0, 40.0), (50.0, 45.0))
+    picture = np.zeros((80, 70, 3), np.uint8)
+    for x, y in eyes:
+        cv2.circle(picture, (int(x), int(y)), 3, (255, 255, 255), cv2.FILLED)
+    cv2.imwrite(str(tmp_path / "face.png"), picture)
+    crop = read_crop(tmp_path / "face.png", eyes)
+    assert crop.shape == (112, 112, 3)
+    for side, (x, y) in zip((crop[:, :56], crop[:, 56:]), TEMPLATE_EYES, strict=True):
+        moments = cv2.moments(side[:, :, 0])
+        centre = moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]
+        # a drawn disc of whole pixels, magnified 1.2 times and interpolated
+        np.testing.assert_allclose(centre, (x % 56 if x > 56 else x, y), atol=0.1)
+
+
+def test_what_is_no_crop_is_refused_with_the_option_that_helps(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "small.png"), np.zeros((109, 89, 3), np.uint8))
+    with pytest.raises(ImageError, match=r"small\.png is \(109, 89\), expected 112x112 .* --eyes"):
+        read_crop(tmp_path / "small.png", None)
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(ImageError, match=r"text\.png cannot be read"):
+        read_crop(tmp_path / "text.png", None)
+
+
+def mean_colour(path: Path) -> Path:
+    """An embedder that gives the mean colour of a crop."""
+    return save(
+        path,
+        [helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0)],
+        [tensor("x", "batch", 3, 112, 112)],
+        [tensor("y", "batch", 3)],
+        card=card(embedding_size=3),
+    )
+
+
+def test_the_program_writes_the_table_into_the_card(tmp_path: Path) -> None:
+    model = mean_colour(tmp_path / "m.onnx")
+    identities = people(tmp_path, 46)
+    command = [
+        "-m",
+        "calibration.impostor_scores",
+        str(model),
+        str(tmp_path),
+        "--identities",
+        str(identities),
+    ]
+    done = subprocess.run(
+        [sys.executable, *command, "--write", "plain colours", "--worst", "1"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    line, worst = done.stdout.splitlines()
+    printed = json.loads(line)
+    colours = np.stack([cv2.imread(str(tmp_path / f"{2 * i:03}.png"))[0, 0] for i in range(46)]).astype(float)
+    colours /= np.linalg.norm(colours, axis=1, keepdims=True)
+    cosines = np.sort((colours @ colours.T)[np.triu_indices(46, 1)])
+    assert printed["pairs"] == 1035
+    # four digits are printed
+    assert printed["impostor_scores"] == {"1e-1": pytest.approx(cosines[-103], abs=1e-4)}
+    assert float(worst.split()[0]) == pytest.approx(cosines[-1], abs=1e-4)
+    written = read_card(model)
+    assert written.impostor_scores == printed["impostor_scores"]
+    assert written.impostor_data == "plain colours: 46 identities, 1035 pairs"
+    assert open_engine(model).card == written
+
+
+def test_a_card_beside_the_model_takes_the_table_too(tmp_path: Path) -> None:
+    model = doubling(tmp_path / "m.onnx", None)
+    write_card(
+        model,
+        task="embed",
+        colour="RGB",
+        input_range=(0.0, 1.0),
+        licence="MIT",
+        training_data="own",
+        embedding_size=4,
+    )
+    before = model.read_bytes()
+    write_scores(model, {"1e-1": 0.25}, "data")
+    assert (read_card(model).impostor_scores, read_card(model).impostor_data) == ({"1e-1": 0.25}, "data")
+    assert model.read_bytes() == before
+
+
+def test_a_named_model_is_not_written_to() -> None:
+    command = ["-m", "calibration.impostor_scores", "sface", ".", "--identities", "x.csv", "--write", "data"]
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1]
+    )
+    assert done.returncode == 2
+    assert "sface is a named model" in done.stderr
+
+
+def test_the_table_in_the_card_of_sface_is_what_its_data_give(shared_data: Callable[[str], Path]) -> None:
+    folder, identities = shared_data("celeba/half"), shared_data("celeba/identities.csv")
+    try:
+        embedder = Embedder(open_engine(resolve("sface")))
+    except ModelNotFoundError as error:
+        pytest.skip(str(error))
+    vectors = embed(embedder, one_per_identity(folder, identities)[:150], ((34.5, 55.5), (54.0, 55.5)))
+    measured = impostor_scores((vectors @ vectors.T)[np.triu_indices(len(vectors), 1)])
+    assert list(measured) == ["1e-1", "1e-2"]
+    for rate, score in measured.items():
+        # 11,175 of the 14.7 million pairs: ten other draws of 150 people differ by up to 0.018
+        assert score == pytest.approx(MODELS["sface"].card.impostor_scores[rate], abs=0.02)

@@ -97,7 +97,7 @@ def explained(path: str, doing: str) -> Iterator[None]:
         yield
     except sqlite3.ProgrammingError:
         raise  # a mistake in this package, not in the file
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: Python cannot read SQLite's message
         raise GalleryFileError(f"cannot {doing} gallery {path}: {_reason(str(error), path)}") from error
 
 
@@ -149,7 +149,8 @@ def connect(
         # A write that outgrows its cache would otherwise lock readers out before it commits.
         db.execute("PRAGMA cache_spill = OFF")
         db.execute(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
-        if create and card is not None and not read_only and _is_empty(db):
+        # SQLite takes a file of one byte for an empty one, too; that byte is not ours to write over.
+        if create and card is not None and (path == MEMORY or os.path.getsize(path) == 0):
             _create(db, card)
         _require_gallery(db, path)
         if path != MEMORY and os.path.getsize(path) <= _CHECK_BYTES:
@@ -227,9 +228,9 @@ def _create(db: sqlite3.Connection, card: ModelCard) -> None:
 def _require_gallery(db: sqlite3.Connection, path: str) -> None:
     if _is_empty(db):
         raise GalleryFileError(
-            f"gallery {path} is empty, not even a gallery without people: its making was cut off, or a disk "
-            f"failure emptied it. Restore it from a backup; if nobody was enrolled yet, Gallery.open(..., "
-            f"create=True) makes it anew"
+            f"gallery {path} holds nothing, not even a gallery without people: its making was cut off, or a "
+            f"disk failure emptied it. Restore it from a backup; if nobody was enrolled yet, delete it and "
+            f"enroll with `edge-fr enroll`"
         )
     application_id = db.execute("PRAGMA application_id").fetchone()[0]
     if application_id != _APPLICATION_ID:

@@ -14,6 +14,7 @@ pair, which does not. Measure on your own cameras where the promise matters.
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import pairwise
@@ -56,7 +57,8 @@ def score_threshold(card: ModelCard, target_fpir: float, gallery_size: int) -> T
         raise InputError(f"gallery_size is {gallery_size!r}, expected a number of templates, 0 or more")
     rates, scores = _measured(card)
     # 1 - (1 - fpir)^(1/N), written so that it keeps its digits when it is tiny
-    wanted = math.log10(-math.expm1(math.log1p(-target_fpir) / max(gallery_size, 1)))
+    rate = -math.expm1(math.log1p(-target_fpir) / max(gallery_size, 1))
+    wanted = math.log10(max(rate, sys.float_info.min))
     at = bisect_left(rates, wanted)
     if at == len(rates):
         return Threshold(scores[-1], target_fpir, gallery_size, extrapolated=False)
@@ -93,7 +95,7 @@ def _measured(card: ModelCard) -> tuple[list[float], list[float]]:
                 f"model card of {card.name!r}: impostor_scores has the rate {text!r}, "
                 f'expected a number above 0 and up to 1, such as "1e-4"; {_MEASURE}'
             )
-        if not -1.0 <= score <= 1.0:
+        if not isinstance(score, (int, float)) or not -1.0 <= score <= 1.0:
             raise CardError(
                 f"model card of {card.name!r}: impostor_scores at {text} is {score!r}, "
                 f"expected a cosine, -1 to 1; {_MEASURE}"

@@ -28,8 +28,8 @@ _Floats = NDArray[np.float64]
 # Chosen on street and corridor videos at 3 to 25 frames a second, preferring a person who gets a
 # second track over two people who share one: the first costs a moment, the second a wrong name.
 _START_SPEED = 4.5  # deviation of an unseen velocity, sizes/s: half a brisk walk across the view
-_SPEED_DRIFT = 1.0  # variance that velocity gains each second, (sizes/s)^2
-_BOX_JITTER = 0.12  # deviation of a detected centre, sizes
+_SPEED_DRIFT = 2.0  # variance that velocity gains each second, (sizes/s)^2
+_BOX_JITTER = 0.1  # deviation of a detected centre, sizes
 _BOX_JITTER_PX = 0.7  # the same for the smallest faces, where the pixel grid decides
 _SIZE_JITTER = 0.15  # deviation of the logarithm of a detected size
 _SIZE_DRIFT = 0.3  # deviation that it gains each second unseen
@@ -82,20 +82,20 @@ class _Tracks:
         equally near, the one that knew better where it would be is the better match, and a track
         lost for long, which may be anywhere, claims nobody.
         """
-        variance = self.covariance[:, :1] + _place_noise(sizes)
-        away = (now_ns - self.seen_ns)[:, None] * 1e-9
-        size_variance = _SIZE_JITTER**2 + (_SIZE_DRIFT * away) ** 2
-        offsets = (centres - self.centres[:, None]) / self.sizes[:, None, None]
-        growth = np.log(sizes / self.sizes[:, None])
-        distance = (offsets**2).sum(axis=2) / variance + growth**2 / size_variance
-        rated: _Floats = distance + 2 * np.log(variance) + np.log(size_variance) - _GATE
+        x, y = centres[:, 0] - self.centres[:, :1], centres[:, 1] - self.centres[:, 1:]
+        growth = np.log(sizes) - np.log(self.sizes)[:, None]
+        variance = self.covariance[:, 0] + _place_noise(self.sizes)
+        size_variance = _SIZE_JITTER**2 + (_SIZE_DRIFT * (now_ns - self.seen_ns) * 1e-9) ** 2
+        width = 2 * np.log(variance) + np.log(size_variance)
+        rated: _Floats = (x * x + y * y) / (variance * self.sizes**2)[:, None]
+        rated += growth * growth / size_variance[:, None] + (width - _GATE)[:, None]
         return rated
 
     def correct(self, rows: NDArray[np.intp], centres: _Floats, sizes: _Floats, now_ns: int) -> None:
         """Takes in one face for each of `rows`."""
         place, mixed, speed = self.covariance[rows].T
-        gain = place / (place + _place_noise(sizes))
-        speed_gain = mixed / (place + _place_noise(sizes))
+        gain = place / (place + _place_noise(self.sizes[rows]))
+        speed_gain = mixed / (place + _place_noise(self.sizes[rows]))
         missed_by = centres - self.centres[rows]
         self.centres[rows] += gain[:, None] * missed_by
         self.velocities[rows] += speed_gain[:, None] * missed_by
@@ -114,10 +114,11 @@ class Tracker:
     does. A face that is in no confirmed track yet is not returned: a track is confirmed by its
     second face or a later one, `confirm_ns` after its first. Returned boxes are the detector's own.
 
-    A face scoring `high_score` or more may begin a track; a weaker one only continues a confirmed
-    one. A track that no face has continued for `keep_ns` ends, so any longer gap between two frames
-    ends all tracks. They also end when the frame size
-    changes or `pts_ns` runs backwards, since places or times before and after do not compare.
+    A face scoring `high_score` or more may begin a track or find a lost one again; a weaker one only
+    continues a confirmed track that was seen within `lost_after_ns`. A track that no face has
+    continued for `keep_ns` ends, so any longer gap between two frames ends all tracks. They also end
+    when the frame size changes or `pts_ns` runs backwards, since places or times before and after do
+    not compare.
 
     The camera is assumed to stand still or to turn slowly. Memory holds at most the faces of the
     last `keep_ns`. Frames of a second camera, and boxes or scores that are not finite, are an
@@ -129,14 +130,17 @@ class Tracker:
         *,
         high_score: float = 0.6,
         confirm_ns: int = 100_000_000,
+        lost_after_ns: int = 300_000_000,
         keep_ns: int = 1_500_000_000,
     ) -> None:
-        if not 0 < confirm_ns <= keep_ns:
+        if not 0 < confirm_ns <= keep_ns or not 0 < lost_after_ns <= keep_ns:
             raise InputError(
-                f"a tracker needs 0 < confirm_ns <= keep_ns, got confirm_ns={confirm_ns}, keep_ns={keep_ns}"
+                f"a tracker needs 0 < confirm_ns <= keep_ns and 0 < lost_after_ns <= keep_ns, got "
+                f"confirm_ns={confirm_ns}, lost_after_ns={lost_after_ns}, keep_ns={keep_ns}"
             )
         self._high_score = high_score
         self._confirm_ns = confirm_ns
+        self._lost_after_ns = lost_after_ns
         self._keep_ns = keep_ns
         self._next_id = 1
         self._ended: tuple[int, ...] = ()
@@ -165,9 +169,9 @@ class Tracker:
 
         tracks = self._tracks
         match(np.arange(len(tracks)), np.flatnonzero(strong))
-        left = tracks.ids > 0
-        left[track_of[track_of >= 0]] = False
-        match(np.flatnonzero(left), np.flatnonzero(~strong))
+        recent = (tracks.ids > 0) & (now_ns - tracks.seen_ns <= self._lost_after_ns)
+        recent[track_of[track_of >= 0]] = False
+        match(np.flatnonzero(recent), np.flatnonzero(~strong))
 
         found = np.flatnonzero(track_of >= 0)
         tracks.correct(track_of[found], centres[found], sizes[found], now_ns)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
-from edge_fr.errors import InputError
+from edge_fr.errors import InputError, SourceOpenError
 from edge_fr.stream.containers import why_cut_short
 from edge_fr.stream.source import Reader, Skipped, Source, modified_at
 from edge_fr.stream.uri import Address, parse, redact
@@ -67,6 +67,9 @@ def open_source(
 
 
 def _video_reader(address: Address, reader: ReaderName, timeout_s: float) -> Reader:
+    if address.kind == "v4l2" and not Path(address.target).exists():
+        there = ", ".join(sorted(str(p) for p in Path("/dev").glob("video*"))) or "none"
+        raise SourceOpenError(f"there is no camera {address.target}; cameras on this machine: {there}")
     if reader == "opencv" and address.kind == "csi":
         raise InputError(f"OpenCV cannot read the CSI camera {address.shown}; use reader='gstreamer'")
     if reader == "gstreamer" and address.target.lower().endswith(".gif"):

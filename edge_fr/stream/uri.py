@@ -77,11 +77,11 @@ def parse(uri: str | int | Path) -> Address:
 
 def _path(path: Path, shown: str) -> Address:
     if path.is_dir():
-        return Address("folder", str(path), shown, path.resolve().name)
+        return Address("folder", str(path.absolute()), shown, path.resolve().name)
     if not path.exists():
         raise SourceOpenError(f"there is no file or folder {shown!r}, expected {EXPECTED}")
     kind: Kind = "picture" if path.suffix.lower() in PICTURE_SUFFIXES else "video"
-    return Address(kind, str(path), shown, path.stem)
+    return Address(kind, str(path.absolute()), shown, path.stem)
 
 
 def _file(text: str) -> Address:
@@ -101,12 +101,13 @@ def _rtsp(text: str) -> Address:
             f"cannot tell the password from the host in {redact(shown)!r}; in an address write "
             "%40 for @, %23 for #, %2F for /, %3F for ? and %25 for %"
         )
-    parts = urlsplit(text)
     try:
+        parts = urlsplit(text)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
+    except ValueError as error:  # a port that is no number, a lone [ or ]
         raise InputError(
-            f"{redact(text)!r} has no proper host and port: expected rtsp://user:password@host:554/path"
+            f"{redact(text)!r} has no proper host and port, expected rtsp://user:password@host:554/path; "
+            "in a password write %5B for [ and %5D for ]"
         ) from error
     if not host:
         raise InputError(f"{redact(text)!r} names no host, expected rtsp://user:password@host/path")

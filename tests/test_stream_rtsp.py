@@ -1,0 +1,213 @@
+"""A network camera on loopback, through both readers: pictures, times, passwords, and how it breaks."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from itertools import islice, pairwise
+from pathlib import Path
+
+import cv2
+import pytest
+
+from edge_fr.errors import SourceOpenError, SourceReadError
+from edge_fr.stream import ReaderName, Source, gstreamer, open_source
+from edge_fr.structures import Frame
+
+SERVER = Path(__file__).with_name("stream_rtsp_server.py")
+
+Camera = Callable[..., tuple[str, "subprocess.Popen[str]"]]
+
+
+@pytest.fixture
+def camera() -> Iterator[Camera]:
+    """Starts a camera, gives its address without rtsp:// and its process; killed at the end."""
+    if not gstreamer.is_installed():
+        pytest.skip("GStreamer or PyGObject is not installed")
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> tuple[str, subprocess.Popen[str]]:
+        command = [sys.executable, str(SERVER), *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout is not None
+        port = process.stdout.readline().strip()
+        if not port:
+            _, told = process.communicate()
+            if "Namespace GstRtspServer not available" in told:
+                pytest.skip("gir1.2-gst-rtsp-server-1.0 is not installed")
+            raise AssertionError(told)
+        return f"127.0.0.1:{port}/live", process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(params=["opencv", "gstreamer"])
+def reader(request: pytest.FixtureRequest) -> ReaderName:
+    name: ReaderName = request.param
+    return name
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265", "jpeg"])
+def test_a_network_camera_gives_pictures_and_rising_times(
+    camera: Camera, reader: ReaderName, codec: str
+) -> None:
+    address, _ = camera(codec)
+    with open_source(f"rtsp://{address}", reader=reader) as source:
+        frames = list(islice(source, 20))
+    width = 328 if codec == "jpeg" else 322  # JPEG over RTP counts in blocks of 8
+    assert {f.image.shape for f in frames} == {(240, width, 3)}
+    assert (source.reader, source.live, source.frame_count, source.camera) == (reader, True, None, address)
+    steps = [b.pts_ns - a.pts_ns for a, b in pairwise(frames)]
+    assert frames[0].pts_ns == 0
+    assert min(steps) >= 0
+    # 760 ms by the camera's clock; GStreamer's are times of arrival, and the first come in a burst.
+    assert frames[-1].pts_ns > 19 * 40_000_000 // 2
+    white, blue = frames[-1].image[20, 20], frames[-1].image[20, 300]  # the outermost of the SMPTE bars
+    assert white.min() > 225
+    assert blue[0] > 150
+    assert blue[1:].max() < 40
+
+
+def test_auto_takes_gstreamer_for_a_network_camera(camera: Camera) -> None:
+    address, _ = camera("h264")
+    with open_source(f"rtsp://{address}", camera="gate") as source:
+        assert next(source).camera == "gate"
+    assert source.reader == "gstreamer"
+
+
+def test_live_frames_are_dated_by_the_wall_clock(camera: Camera, reader: ReaderName) -> None:
+    address, _ = camera("h264")
+    before = datetime.now(timezone.utc)
+    with open_source(f"rtsp://{address}", reader=reader) as source:
+        frames = list(islice(source, 15))
+    after = datetime.now(timezone.utc)
+    assert before < frames[0].captured_at
+    assert all(a.captured_at <= b.captured_at + timedelta(milliseconds=5) for a, b in pairwise(frames))
+    assert frames[-1].captured_at <= after
+
+
+def test_a_slow_reader_gets_the_newest_frame_and_a_count_of_the_others(camera: Camera) -> None:
+    address, _ = camera("h264")
+    with open_source(f"rtsp://{address}", reader="gstreamer") as source:
+        next(source)
+        stopped_at = datetime.now(timezone.utc)
+        threading.Event().wait(1.5)  # some 37 frames pass meanwhile
+        newest = next(source)
+        assert newest.captured_at > stopped_at + timedelta(seconds=0.5)
+        assert newest.index == 1
+        assert source.dropped > 5
+
+
+def test_a_password_with_signs_in_it_opens_the_camera_and_is_never_shown(
+    camera: Camera, reader: ReaderName
+) -> None:
+    address, _ = camera("h264", "admin", "p@ss/w#1")
+    with open_source(f"rtsp://admin:p%40ss%2Fw%231@{address}", reader=reader) as source:
+        assert next(source).image.shape == (240, 322, 3)
+    assert source.uri == f"rtsp://***@{address}"
+    with pytest.raises(SourceOpenError) as refused:
+        open_source(f"rtsp://admin:wr0ng@{address}", reader=reader, timeout_s=5)
+    assert "wr0ng" not in str(refused.value)
+    assert f"cannot open rtsp://***@{address}: " in str(refused.value)
+    if reader == "gstreamer":
+        assert "Unauthorized" in str(refused.value)
+
+
+def test_a_stream_that_is_not_there_is_refused(camera: Camera, reader: ReaderName) -> None:
+    address, _ = camera("h264")
+    with pytest.raises(SourceOpenError, match=r"cannot open rtsp://.*/nothing: (Not found|no connection)"):
+        open_source(f"rtsp://{address.partition('/')[0]}/nothing", reader=reader, timeout_s=5)
+
+
+def read_on(source: Source, got: list[Frame], after_five: Callable[[], None]) -> None:
+    for frame in source:
+        got.append(frame)
+        if len(got) == 5:
+            after_five()
+
+
+def test_a_camera_that_is_switched_off_is_an_error_with_the_frames_it_gave(
+    camera: Camera, reader: ReaderName
+) -> None:
+    address, process = camera("h264")
+    got: list[Frame] = []
+    with open_source(f"rtsp://{address}", reader=reader, timeout_s=5) as source:
+        with pytest.raises(SourceReadError, match=r"frames: the (stream|connection) was closed") as broken:
+            read_on(source, got, process.kill)
+        assert list(source) == []
+    assert f"rtsp://{address} broke off after {len(got)} frames" in str(broken.value)
+    assert len(got) >= 5
+
+
+def test_a_camera_that_goes_silent_is_an_error_after_the_time_limit(
+    camera: Camera, reader: ReaderName
+) -> None:
+    address, process = camera("h264")
+    got: list[Frame] = []
+
+    def go_silent() -> None:
+        process.send_signal(signal.SIGSTOP)  # the connection stays, and nothing comes
+
+    with (
+        open_source(f"rtsp://{address}", reader=reader, timeout_s=2) as source,
+        pytest.raises(SourceReadError, match="frames: no frame came within 2 s"),
+    ):
+        read_on(source, got, go_silent)
+    assert len(got) >= 5
+
+
+def test_another_thread_can_close_a_camera_that_is_being_read(camera: Camera, reader: ReaderName) -> None:
+    address, process = camera("h264")
+    source = open_source(f"rtsp://{address}", reader=reader, timeout_s=3)
+    reading = threading.Event()
+
+    def read() -> None:
+        for _ in source:
+            reading.set()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert reading.wait(10)
+    process.send_signal(signal.SIGSTOP)
+    source.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_the_camera_can_be_opened_again_after_it_was_closed(camera: Camera, reader: ReaderName) -> None:
+    address, _ = camera("h264")
+    for _ in range(2):
+        with open_source(f"rtsp://{address}", reader=reader) as source:
+            assert len(list(islice(source, 3))) == 3
+    assert cv2.utils.logging.getLogLevel() > 0  # opening was quiet, and no longer is
+
+
+def run_without_gi(code: str) -> subprocess.CompletedProcess[str]:
+    block = "import sys; sys.modules['gi'] = None\n"
+    return subprocess.run([sys.executable, "-c", block + code], capture_output=True, text=True, check=False)
+
+
+def test_without_gstreamer_the_error_holds_the_commands_that_install_it() -> None:
+    done = run_without_gi(
+        "from edge_fr.stream import open_source; open_source('rtsp://127.0.0.1:1/x', reader='gstreamer')"
+    )
+    assert "MissingDependencyError: GStreamer cannot be used from Python" in done.stderr
+    assert "sudo apt install gstreamer1.0-plugins-base" in done.stderr
+    assert "pip install 'edge-fr[streams]'" in done.stderr
+
+
+def test_without_gstreamer_auto_takes_opencv_for_a_network_camera(camera: Camera) -> None:
+    address, _ = camera("h264")
+    done = run_without_gi(
+        "from edge_fr.stream import open_source\n"
+        f"with open_source('rtsp://{address}') as s: next(s); print(s.reader)"
+    )
+    assert done.stdout.strip() == "opencv", done.stderr

@@ -109,6 +109,12 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
             read_card(path)
 
 
+def test_a_web_page_saved_as_a_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_text("<html>404: Not Found</html>")
+    with pytest.raises(CardError, match=r"m\.onnx is damaged or not an ONNX file \(protobuf wire type 4"):
+        read_card(tmp_path / "m.onnx")
+
+
 def test_what_is_not_onnx_is_refused_and_nothing_worse(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     path = tmp_path / "noise.onnx"

@@ -20,7 +20,7 @@ from edge_fr.cards import read_card
 from edge_fr.engine import open_engine
 from edge_fr.errors import ModelError, ModelNotFoundError
 from edge_fr.fold import fold, weights_digest
-from edge_fr.models import resolve
+from edge_fr.models import MODELS, resolve
 
 SOURCE = block_quantised()
 
@@ -172,7 +172,7 @@ def test_opencv_detects_and_recognizes_with_the_pulled_files_and_agrees_with_the
     recognizer = cv2.FaceRecognizerSF.create(str(pulled("sface")), "")
     crop = recognizer.alignCrop(image, faces[0])
     expected = recognizer.feature(crop)[0]
-    blob = cv2.dnn.blobFromImage(crop, swapRB=read_card(pulled("sface")).colour == "RGB")
+    blob = cv2.dnn.blobFromImage(crop, swapRB=MODELS["sface"].card.colour == "RGB")
     embedding = open_engine(pulled("sface")).infer({"data": blob})["fc1"][0]
     cosine = embedding @ expected / np.linalg.norm(embedding) / np.linalg.norm(expected)
     # with the colours the wrong way round it is 0.953; rounding leaves less than 1e-6

@@ -192,6 +192,16 @@ def test_a_pull_that_is_broken_off_leaves_nothing(cache: Path) -> None:
     assert not cache.exists()
 
 
+def test_who_reads_a_model_while_it_is_replaced_reads_the_old_one_whole() -> None:
+    path = pull_tiny(Source(SOURCE))
+    before = path.read_bytes()
+    newer = {"tiny": replace(TINY, card=replace(TINY.card, notes="newer"))}
+    with path.open("rb") as reader:
+        pull(["tiny"], models=newer, sources={"a": Source(SOURCE)})
+        assert reader.read() == before
+    assert path.read_bytes() != before
+
+
 @contextmanager
 def disk_full_after(size: int) -> Iterator[None]:
     """No file can grow past `size` bytes: writing fails in the middle, as on a full disk."""

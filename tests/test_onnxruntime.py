@@ -126,6 +126,21 @@ def test_a_damaged_file_is_refused_without_noise(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_file_with_something_to_warn_about_opens_without_noise(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = save(
+        tmp_path / "m.onnx",
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        [tensor("x", "batch", 3)],
+        [tensor("y", "batch", 3)],
+        constants={"unused": np.ones(3, np.float32)},
+        card=card(),
+    )
+    open_engine(path)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_file_whose_weights_lie_elsewhere_and_are_missing_is_refused(tmp_path: Path) -> None:
     path = save(
         tmp_path / "m.onnx",

@@ -136,18 +136,19 @@ def _run(arguments: argparse.Namespace) -> int:
     from edge_fr.stream import open_source
 
     policy = DecisionPolicy(target_fpir=arguments.fpir, decide_within_ns=round(arguments.decide_within * 1e9))
-    pipeline = open_pipeline(
-        arguments.gallery,
-        detector=arguments.detector,
-        embedder=arguments.embedder,
-        device=arguments.device,
-        threads=arguments.threads,
-        decision=policy,
-    )
     summary = Summary()
     with ExitStack() as stack:
         source = stack.enter_context(
             open_source(arguments.source, reader=arguments.reader, camera=arguments.camera)
+        )
+        pipeline = open_pipeline(
+            arguments.gallery,
+            detector=arguments.detector,
+            embedder=arguments.embedder,
+            device=arguments.device,
+            threads=arguments.threads,
+            decision=policy,
+            stills=source.reader == "pictures",
         )
         sinks = [stack.enter_context(JsonlSink(arguments.events))] if arguments.events else []
         video = stack.enter_context(VideoAnnotator(arguments.annotate)) if arguments.annotate else None
@@ -178,12 +179,15 @@ def _line(event: dict[str, Any]) -> str:
     score = f" score {candidates[0]['score']:.2f}" if candidates and event.get("identity") else ""
     reasons = "; ".join(event.get("decision", {}).get("reasons", []))
     detail = f" ({reasons})" if reasons and event["type"] == "face.unrecognizable" else ""
-    return f"{event['pts_ns'] / 1e9:9.2f}s  track {event['track_id']:<4} {event['type']:<20} {who}{score}{detail}"
+    when = f"{event['pts_ns'] / 1e9:9.2f} s"
+    return f"{when}  track {event['track_id']:<4} {event['type']:<19} {who}{score}{detail}"
 
 
 def _tell(summary: Summary) -> None:
     events = ", ".join(f"{count} {kind}" for kind, count in sorted(summary.events.items())) or "no events"
     text = f"{summary.frames} frames in {summary.wall_s:.1f} s ({summary.fps:.1f} a second), {events}"
+    if summary.damaged:
+        text += f"; {summary.damaged} frames damaged"
     if summary.dropped:
         text += f"; {summary.dropped} frames dropped to keep up"
     print(text, file=sys.stderr)

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import time
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -30,34 +31,45 @@ def uuid7() -> str:
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Sighting:
+    """A track as it was last seen: what an event tells of it, without the picture."""
+
+    camera: str
+    first_seen: datetime
+    captured_at: datetime
+    pts_ns: int
+    frame_size: tuple[int, int]  # (height, width)
+    face: Face
+
+
+def sighting(frame: Frame, face: Face, first_seen: datetime) -> Sighting:
+    """The face of a track in the frame; `first_seen` is the capture time of the track's first frame."""
+    height, width = frame.image.shape[:2]
+    return Sighting(frame.camera, first_seen, frame.captured_at, frame.pts_ns, (height, width), face)
+
+
 def face_event(
-    frame: Frame,
-    face: Face | None,
-    track_id: int,
-    first_seen: datetime,
-    decision: Decision,
-    model: dict[str, str],
-    *,
-    ended: bool = False,
+    seen: Sighting, track_id: int, decision: Decision, model: dict[str, str], *, ended: bool = False
 ) -> Event:
-    """The event for a new answer about a track, or for its end.
+    """The event for a new answer about a track, or for its end, as of when it was last seen.
 
     The dedupe key is made of the camera, the track, when the track was first seen and what is said,
     so that the same stretch of video gives the same keys again.
     """
     kind: EventType = "face.ended" if ended else _TYPE_OF[decision.status]
-    parts = (frame.camera, first_seen.isoformat(), str(track_id), kind, decision.identity or "")
+    parts = (seen.camera, seen.first_seen.isoformat(), str(track_id), kind, decision.identity or "")
     return Event(
         event_id=uuid7(),
         dedupe_key="/".join(parts),
         type=kind,
-        camera=frame.camera,
-        captured_at=frame.captured_at,
+        camera=seen.camera,
+        captured_at=seen.captured_at,
         emitted_at=datetime.now(timezone.utc),
-        pts_ns=frame.pts_ns,
+        pts_ns=seen.pts_ns,
         track_id=track_id,
-        frame_size=(frame.image.shape[0], frame.image.shape[1]),
-        face=face,
+        frame_size=seen.frame_size,
+        face=seen.face,
         decision=decision,
         model=model,
     )

@@ -9,22 +9,23 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Protocol
+
+import numpy as np
 
 from edge_fr.decide import Decider, DecisionPolicy
 from edge_fr.detect import Detector
 from edge_fr.embed import Embedder
 from edge_fr.engine import Device, ModelCard, open_engine
-from edge_fr.events import face_event
+from edge_fr.events import Sighting, face_event, sighting
 from edge_fr.gallery import Gallery, score_threshold
 from edge_fr.image import align
 from edge_fr.models import resolve
 from edge_fr.quality import QualityGate, QualityPolicy
-from edge_fr.stream import Source
+from edge_fr.stream import Skipped, Source
 from edge_fr.stream.buffer import FrameBuffer
-from edge_fr.structures import Decision, Event, Face, Faces, Frame
+from edge_fr.structures import Decision, Event, Faces, Frame
 from edge_fr.timing import StageTimes, TimedEngine
 from edge_fr.track import Tracker
 
@@ -35,6 +36,40 @@ class Sink(Protocol):
     """Where events go."""
 
     def write(self, event: Event) -> None: ...
+
+
+class TrackStage(Protocol):
+    """A stage that gives faces their track ids and says which tracks ended."""
+
+    @property
+    def ended(self) -> tuple[int, ...]:
+        """The tracks that ended in the last call; each id once."""
+        ...
+
+    def __call__(self, frame: Frame, faces: Faces) -> Faces: ...
+
+    def finish(self) -> tuple[int, ...]:
+        """Ends the tracks that are left and returns their ids."""
+        ...
+
+
+class StillTracks:
+    """In place of a Tracker for unrelated pictures: every face is a track that lasts for one frame."""
+
+    def __init__(self) -> None:
+        self.ended: tuple[int, ...] = ()
+        self._now: tuple[int, ...] = ()
+        self._count = 0
+
+    def __call__(self, frame: Frame, faces: Faces) -> Faces:
+        ids = np.arange(self._count, self._count + len(faces), dtype=np.int64) + 1
+        self._count += len(faces)
+        self.ended, self._now = self._now, tuple(ids.tolist())
+        return faces.with_(track_ids=ids)
+
+    def finish(self) -> tuple[int, ...]:
+        self.ended, self._now = self._now, ()
+        return self.ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +97,7 @@ class Pipeline:
         self,
         *,
         detector: Stage,
-        tracker: Tracker,
+        tracker: TrackStage,
         gate: QualityGate,
         embedder: Stage,
         decider: Decider,
@@ -83,8 +118,7 @@ class Pipeline:
             *((getattr(stage, "__name__", type(stage).__name__), stage) for stage in stages),
         ]
         self._model = {"embedder": model.weights_digest, "precision": model.precision}
-        self._seen: dict[int, tuple[datetime, Face]] = {}  # first sight and newest face of live tracks
-        self._last: Frame | None = None
+        self._seen: dict[int, Sighting] = {}  # of live tracks
 
     @property
     def decisions(self) -> dict[int, Decision]:
@@ -97,38 +131,35 @@ class Pipeline:
         for name, stage in self._stages:
             faces = self.times.timed(name, stage, frame, faces)
         events = self.times.timed("decide", self._decide, frame, faces)
-        self._last = frame
         return Step(faces, events)
 
     def finish(self) -> tuple[Event, ...]:
         """Ends all tracks and gives the events that were still owed."""
-        ended = self._tracker.finish()
-        return () if self._last is None else self._end(self._last, ended)
+        return self._end(self._tracker.finish())
 
     def _decide(self, frame: Frame, faces: Faces) -> tuple[Event, ...]:
         for face in faces:
             if face.track_id is not None and face.track_id >= 0:
-                first = self._seen[face.track_id][0] if face.track_id in self._seen else frame.captured_at
-                self._seen[face.track_id] = (first, face)
+                before = self._seen.get(face.track_id)
+                first_seen = before.first_seen if before else frame.captured_at
+                self._seen[face.track_id] = sighting(frame, face, first_seen)
         changed = self._decider.observe(frame, faces)
-        events = [self._event(frame, track_id, decision) for track_id, decision in changed.items()]
-        return (*events, *self._end(frame, self._tracker.ended))
+        events = [self._event(track_id, decision) for track_id, decision in changed.items()]
+        return (*events, *self._end(self._tracker.ended))
 
-    def _end(self, frame: Frame, track_ids: Iterable[int]) -> tuple[Event, ...]:
-        track_ids = tuple(track_ids)
+    def _end(self, track_ids: tuple[int, ...]) -> tuple[Event, ...]:
         events = []
         for track_id, (decision, is_new) in self._decider.end(track_ids).items():
             if is_new:
-                events.append(self._event(frame, track_id, decision))
-            events.append(self._event(frame, track_id, decision, ended=True))
+                events.append(self._event(track_id, decision))
+            events.append(self._event(track_id, decision, ended=True))
         self._gate.forget(track_ids)
         for track_id in track_ids:
             self._seen.pop(track_id, None)
         return tuple(events)
 
-    def _event(self, frame: Frame, track_id: int, decision: Decision, *, ended: bool = False) -> Event:
-        first_seen, face = self._seen[track_id]
-        return face_event(frame, face, track_id, first_seen, decision, self._model, ended=ended)
+    def _event(self, track_id: int, decision: Decision, *, ended: bool = False) -> Event:
+        return face_event(self._seen[track_id], track_id, decision, self._model, ended=ended)
 
 
 def open_pipeline(
@@ -141,10 +172,12 @@ def open_pipeline(
     quality: QualityPolicy | None = None,
     decision: DecisionPolicy | None = None,
     stages: Sequence[Stage] = (),
+    stills: bool = False,
 ) -> Pipeline:
     """Builds a pipeline from model names or files, and a gallery or its path (None: nobody is enrolled).
 
-    A gallery given by its path is opened for reading only and sees later enrolments.
+    A gallery given by its path is opened for reading only and sees later enrolments. `stills` is for
+    unrelated pictures: each face of each picture gets an answer of its own.
     """
     times = StageTimes()
     decision = decision or DecisionPolicy()
@@ -158,11 +191,11 @@ def open_pipeline(
         people = Gallery.open(gallery, embed.card, read_only=True)
 
     def threshold() -> float:
-        return score_threshold(embed.card, decision.target_fpir, max(1, people.identity_count)).score
+        return score_threshold(embed.card, decision.target_fpir, people.template_count).score
 
     return Pipeline(
         detector=detect,
-        tracker=Tracker(),
+        tracker=StillTracks() if stills else Tracker(),
         gate=QualityGate(quality or QualityPolicy()),
         embedder=embed,
         decider=Decider(people.search, threshold, decision),
@@ -174,14 +207,16 @@ def open_pipeline(
 
 @dataclass(slots=True)
 class Summary:
-    """What a run did. `skipped` counts the inputs that could not be read, by reason."""
+    """What a run did: `dropped` frames were too old to handle, `damaged` ones could not be decoded, and
+    `skipped` pictures could not be read."""
 
     frames: int = 0
     dropped: int = 0
     faces: int = 0
     wall_s: float = 0.0
     events: Counter[str] = field(default_factory=Counter)
-    skipped: tuple[tuple[str, str], ...] = ()
+    damaged: int = 0
+    skipped: tuple[Skipped, ...] = ()
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
@@ -225,8 +260,9 @@ def run(
             waiting = time.perf_counter_ns()
     finally:
         tell(pipeline.finish())
-        summary.dropped = buffer.dropped
-        summary.skipped = tuple(source.skipped)
+        summary.dropped = buffer.dropped + source.dropped
+        summary.damaged = source.damaged
+        summary.skipped = source.skipped
         summary.wall_s = time.perf_counter() - started
         summary.stages = pipeline.times.summary()
     return summary

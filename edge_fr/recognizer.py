@@ -124,7 +124,7 @@ class Recognizer:
     def identify(self, picture: Picture) -> tuple[Identification, ...]:
         """Who is in the picture: one answer a face, largest face first."""
         faces = self.analyze(picture)
-        threshold = self._threshold(self._target_fpir, self.gallery.identity_count)
+        threshold = self._threshold(self._target_fpir, self.gallery.template_count)
         return tuple(Identification(face, self._decide(face, threshold)) for face in faces)
 
     def verify(self, picture: Picture, identity: str) -> Verification:
@@ -193,7 +193,7 @@ class Recognizer:
         return self._embedder(frame, gate(frame, faces))
 
     def _threshold(self, target: float, size: int) -> float:
-        return score_threshold(self._embedder.card, target, max(1, size)).score
+        return score_threshold(self._embedder.card, target, size).score
 
     def _decide(self, face: Face, threshold: float) -> Decision:
         if face.embedding is None:
@@ -219,7 +219,7 @@ class Recognizer:
 
     def _refuse_wrong_person(self, identity: str, face: Face) -> None:
         assert face.embedding is not None
-        threshold = self._threshold(self._target_fpir, self.gallery.identity_count)
+        threshold = self._threshold(self._target_fpir, self.gallery.template_count)
         best = next(iter(self.gallery.search(face.embedding[None], k=1)[0]), None)
         if best and best.identity != identity and best.score >= threshold:
             raise EnrollmentError(

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from edge_fr.errors import EventError
-from edge_fr.events import JsonlSink, face_event, to_json, uuid7
+from edge_fr.events import JsonlSink, face_event, sighting, to_json, uuid7
 from edge_fr.structures import Candidate, Decision, Event, Face, Frame, Refusal
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=timezone.utc)
@@ -43,7 +43,7 @@ def event(seconds: float = 0.0, *, ended: bool = False, a_face: Face | None = No
         np.zeros((480, 640, 3), np.uint8), round(seconds * 1e9), NOON + timedelta(seconds=seconds), "door"
     )
     decision = Decision("known", "Grace", (Candidate("Grace", 0.71234, 0.4),), 0.45, 2, 0.01)
-    return face_event(frame, a_face or face(), 3, NOON, decision, MODEL, ended=ended)
+    return face_event(sighting(frame, a_face or face(), NOON), 3, decision, MODEL, ended=ended)
 
 
 def test_an_event_has_the_published_form() -> None:

@@ -1,0 +1,200 @@
+"""The pipeline's wiring and the loop around it, with made-up stages where a model would be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+
+import numpy as np
+import pytest
+from fakes import card
+from numpy.typing import NDArray
+
+from edge_fr.decide import Decider
+from edge_fr.errors import EngineError, SourceReadError
+from edge_fr.image import TEMPLATE
+from edge_fr.pipeline import Pipeline, Stage, StillTracks, Summary, TrackStage, run
+from edge_fr.structures import Candidate, Event, Faces, Frame, Matches
+from edge_fr.track import Tracker
+
+START = datetime(2026, 5, 1, tzinfo=timezone.utc)
+PERIOD_NS = 100_000_000
+
+
+def frame(index: int) -> Frame:
+    pts_ns = index * PERIOD_NS
+    image = np.full((120, 160, 3), 90, np.uint8)
+    return Frame(image, pts_ns, START + timedelta(microseconds=pts_ns / 1000), "door", index)
+
+
+class Frames:
+    """A source of so many frames that then ends, or fails."""
+
+    live = False
+    dropped = 0
+    damaged = 0
+    skipped = ()
+
+    def __init__(self, count: int, error: Exception | None = None) -> None:
+        self.count, self.error = count, error
+
+    def __iter__(self) -> Iterator[Frame]:
+        yield from map(frame, range(self.count))
+        if self.error:
+            raise self.error
+
+
+class Gate:
+    """Lets every face through and remembers which tracks it was told to forget."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[int] = []
+
+    def __call__(self, frame: Frame, faces: Faces) -> Faces:
+        n = len(faces)
+        return faces.with_(quality=np.full(n, 0.5, np.float32), refusals=((),) * n, selected=np.ones(n, bool))
+
+    def forget(self, track_ids: tuple[int, ...]) -> None:
+        self.forgotten += track_ids
+
+
+class Keep:
+    """A sink that keeps."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def write(self, event: Event) -> None:
+        self.events.append(event)
+
+    @property
+    def types(self) -> list[str]:
+        return [event.type for event in self.events]
+
+
+def one_face(frame: Frame, faces: Faces) -> Faces:
+    """A detector that sees one 40 px face, standing still."""
+    landmarks = TEMPLATE[None] * np.float32(40 / 112) + np.float32(20)
+    return Faces(np.array([[20, 20, 60, 60]], np.float32), np.ones(1, np.float32), landmarks)
+
+
+def ones(frame: Frame, faces: Faces) -> Faces:
+    return faces.with_(embeddings=np.full((len(faces), 4), 0.5, np.float32))
+
+
+def grace(probes: NDArray[np.float32]) -> Matches:
+    return Matches(((Candidate("Grace", 0.8, 0.5),),) * len(probes))
+
+
+def pipeline(
+    *,
+    detector: Stage = one_face,
+    embedder: Stage = ones,
+    tracker: TrackStage | None = None,
+    gate: Gate | None = None,
+    stages: tuple[Stage, ...] = (),
+) -> Pipeline:
+    return Pipeline(
+        detector=detector,
+        tracker=tracker or Tracker(),
+        gate=gate or Gate(),  # type: ignore[arg-type]
+        embedder=embedder,
+        decider=Decider(grace, lambda: 0.4),
+        model=card(),
+        stages=stages,
+    )
+
+
+def test_a_person_is_announced_once_and_their_leaving_once() -> None:
+    sink = Keep()
+    summary = run(Frames(30), pipeline(), sinks=[sink])  # type: ignore[arg-type]
+    assert sink.types == ["face.identified", "face.ended"]
+    first, last = sink.events
+    assert first.decision is not None
+    assert first.decision.identity == "Grace"
+    assert first.face is not None
+    assert first.face.box.tolist() == [20, 20, 60, 60]
+    assert (first.camera, first.model["embedder"]) == ("door", "sha256:fake")
+    assert first.track_id == last.track_id
+    assert summary.frames == summary.faces == 30
+    assert dict(summary.events) == {"face.identified": 1, "face.ended": 1}
+
+
+def test_a_second_run_over_the_same_frames_gives_the_same_dedupe_keys() -> None:
+    keys = []
+    for _ in range(2):
+        sink = Keep()
+        run(Frames(20), pipeline(), sinks=[sink])  # type: ignore[arg-type]
+        keys.append([event.dedupe_key for event in sink.events])
+    assert keys[0] == keys[1]
+    assert len(set(keys[0])) == 2
+
+
+def test_a_source_that_breaks_off_still_gives_the_events_owed_and_then_its_error() -> None:
+    sink, summary = Keep(), Summary()
+    broken = Frames(20, SourceReadError("broke off after 20 frames"))
+    with pytest.raises(SourceReadError, match="broke off after 20 frames"):
+        run(broken, pipeline(), sinks=[sink], summary=summary)  # type: ignore[arg-type]
+    assert sink.types == ["face.identified", "face.ended"]
+    assert summary.frames == 20
+
+
+def test_an_engine_that_gives_nonsense_ends_the_run_with_its_error_and_loses_no_event() -> None:
+    def nonsense_from_frame_10(frame: Frame, faces: Faces) -> Faces:
+        if frame.index >= 10:
+            raise EngineError("output 'embedding' holds NaN")
+        return ones(frame, faces)
+
+    sink = Keep()
+    with pytest.raises(EngineError, match="holds NaN"):
+        run(Frames(20), pipeline(embedder=nonsense_from_frame_10), sinks=[sink])  # type: ignore[arg-type]
+    assert sink.types == ["face.identified", "face.ended"]
+
+
+def test_a_stage_of_the_user_sees_embedded_faces_and_can_drop_them() -> None:
+    seen = []
+
+    def only_the_left_half(frame: Frame, faces: Faces) -> Faces:
+        assert faces.embeddings is not None
+        seen.append(len(faces))
+        return faces[faces.boxes[:, 0] > frame.image.shape[1] / 2]
+
+    sink = Keep()
+    summary = run(Frames(12), pipeline(stages=(only_the_left_half,)), sinks=[sink])  # type: ignore[arg-type]
+    assert seen == [1] * 12
+    assert sink.events == []
+    assert "only_the_left_half" in summary.stages
+
+
+def test_the_gate_forgets_tracks_that_ended() -> None:
+    def leaves_after_a_second(frame: Frame, faces: Faces) -> Faces:
+        return one_face(frame, faces) if frame.index < 10 else Faces.empty()
+
+    gate, sink = Gate(), Keep()
+    run(Frames(100), pipeline(detector=leaves_after_a_second, gate=gate), sinks=[sink])  # type: ignore[arg-type]
+    assert len(gate.forgotten) == 1
+    assert sink.types == ["face.identified", "face.ended"]
+    assert sink.events[-1].pts_ns == 9 * PERIOD_NS  # when they were last seen, not when that was noticed
+
+
+def test_every_face_of_unrelated_pictures_gets_an_answer_of_its_own() -> None:
+    sink = Keep()
+    run(Frames(3), pipeline(tracker=StillTracks()), sinks=[sink])  # type: ignore[arg-type]
+    assert sink.types == ["face.identified", "face.ended"] * 3
+    assert [event.track_id for event in sink.events] == [1, 1, 2, 2, 3, 3]
+    assert [event.pts_ns // PERIOD_NS for event in sink.events] == [0, 0, 1, 1, 2, 2]
+
+
+def test_no_face_at_all_is_no_event_and_no_error() -> None:
+    sink = Keep()
+    summary = run(Frames(5), pipeline(detector=lambda frame, faces: faces), sinks=[sink])  # type: ignore[arg-type]
+    assert (sink.events, summary.faces, summary.frames) == ([], 0, 5)
+
+
+def test_every_stage_is_timed_and_a_run_of_nothing_is_fine() -> None:
+    summary = run(Frames(4), pipeline())  # type: ignore[arg-type]
+    assert list(summary.stages) == ["wait", "detect", "track", "align", "gate", "embed", "decide"]
+    assert all(math.isfinite(row["p95_ms"]) for row in summary.stages.values())
+    empty = run(Frames(0), pipeline())  # type: ignore[arg-type]
+    assert (empty.frames, empty.fps) == (0, 0.0)

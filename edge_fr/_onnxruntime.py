@@ -64,13 +64,17 @@ class OnnxRuntimeEngine:
         available = onnxruntime.get_available_providers()
         if provider not in available:
             raise EngineError(_no_device(path, device, f"this onnxruntime has {', '.join(available)}"))
+        if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()  # CUDA and cuDNN that pip installed are not found otherwise
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _LOG_ERRORS_ONLY
         options.intra_op_num_threads = threads or 0
         # Threads that spin while they wait take the cores from the other sessions of the process.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=[provider])
+            self._session = onnxruntime.InferenceSession(
+                path, options, providers=[provider], enable_fallback=0
+            )
         except _FAILURES as error:
             raise EngineError(
                 f"{path} cannot be opened: damaged, cut off, parts missing, or not ONNX ({error}); "
@@ -78,8 +82,9 @@ class OnnxRuntimeEngine:
             ) from error
         used = self._session.get_providers()[0]
         if used != provider:
-            raise EngineError(_no_device(path, device, f"onnxruntime fell back to {used}"))
-        self._session.disable_fallback()
+            raise EngineError(
+                _no_device(path, device, f"it would run on {used}: libraries or a driver are missing")
+            )
         self._card = read_card(path)
         self._path = path
         self._inputs = tuple(_spec(arg) for arg in self._session.get_inputs())
@@ -145,10 +150,8 @@ def _spec(arg: Any) -> TensorSpec:
 
 
 def _no_device(path: Path, device: Device, found: str) -> str:
-    install = (
-        'pip install "onnxruntime-gpu[cuda,cudnn]"' if device == "cuda" else 'pip install "edge-fr[cpu]"'
-    )
+    package = "onnxruntime-gpu[cuda,cudnn]" if device == "cuda" else "edge-fr[cpu]"
     return (
-        f"{path} was to run on {device}, but {found}; install what {device} needs ({install}, in place of "
-        f"any other onnxruntime) or ask for another device"
+        f"{path} was to run on {device}, but {found}; ask for another device, or install what {device} "
+        f'needs: pip uninstall onnxruntime onnxruntime-gpu, then pip install "{package}"'
     )

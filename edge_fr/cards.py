@@ -26,6 +26,8 @@ def read_card(path: Path) -> ModelCard:
 
     CardError if there is none, or if the one beside was written for other contents of the file.
     """
+    if not path.is_file():
+        raise ModelNotFoundError(f"no model file at {path}")
     text = _metadata(path).get(CARD_KEY)
     if text is not None:
         return ModelCard.from_json(text, where=f"card in {path}")
@@ -73,8 +75,11 @@ def write_card(
     )
     target = card_path(path)
     part = target.with_name(f".{target.name}.part")
-    part.write_text(card.to_json() + "\n", encoding="utf-8")
-    os.replace(part, target)
+    try:
+        part.write_text(card.to_json() + "\n", encoding="utf-8")
+        os.replace(part, target)
+    except OSError as error:
+        raise CardError(f"{target} cannot be written ({error}); is the folder writable?") from error
     return target
 
 

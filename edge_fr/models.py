@@ -218,9 +218,9 @@ def _pull(model: NamedModel, sources: Sources, report: Callable[[str], None]) ->
     if _fault(model) is None:
         report(f"{name}: already at {path}")
         return path
-    content = _fetch(model, sources, report)
-    from edge_fr.fold import fold  # onnx is needed to prepare a model, not to use it
+    from edge_fr.fold import fold  # needs onnx, which using a model does not; and before anything is fetched
 
+    content = _fetch(model, sources, report)
     _publish(fold(content, card=model.card, shapes=model.shapes), path)
     report(f"{name}: written to {path}")
     return path

@@ -79,9 +79,17 @@ def test_a_broken_card_beside_is_refused_by_its_name(tmp_path: Path, text: bytes
         read_card(path)
 
 
-def test_no_card_is_written_for_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"absent\.onnx"):
-        write_own(tmp_path / "absent.onnx")
+def test_a_file_that_is_not_there_has_no_card_and_gets_none(tmp_path: Path) -> None:
+    for action in (read_card, write_own):
+        with pytest.raises(ModelNotFoundError, match=r"no model file at .*absent\.onnx"):
+            action(tmp_path / "absent.onnx")
+
+
+def test_a_card_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:
+    path = doubling(tmp_path / "m.onnx", None)
+    card_path(path).mkdir()  # a folder in its place, which the superuser cannot overwrite either
+    with pytest.raises(CardError, match=r"m\.card\.json cannot be written"):
+        write_own(path)
 
 
 def test_a_refused_card_leaves_the_old_one(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import resource
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -184,6 +186,18 @@ def test_the_card_of_another_version_is_noticed_and_replaced() -> None:
 def test_checking_an_empty_cache_says_what_to_do() -> None:
     with pytest.raises(ModelError, match=r"tiny\.onnx is not there\n`edge-fr models pull`"):
         verify(models=CATALOGUE)
+
+
+def test_without_onnx_nothing_is_fetched() -> None:
+    code = """
+import sys
+sys.modules["onnx"] = None
+from edge_fr.models import pull
+pull(["yunet"], sources={"a": lambda model: sys.exit("asked")})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert 'pip install "edge-fr[cpu]"' in done.stderr
+    assert "asked" not in done.stderr
 
 
 def test_a_pull_that_is_broken_off_leaves_nothing(cache: Path) -> None:

@@ -54,7 +54,8 @@ class FrameBuffer:
     def _put(self, item: object) -> None:
         while not self._stop.is_set():
             try:
-                return self._queue.put(item, timeout=0.1)
+                self._queue.put(item, timeout=0.1)
+                return
             except queue.Full:
                 continue
 

@@ -1,0 +1,254 @@
+"""What each `edge-fr` command does with its arguments: one call, and words about the result.
+
+Modules are imported by the command that needs them, so that `edge-fr --help` needs none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge_fr.pipeline import Step, Summary
+    from edge_fr.structures import Event, Frame
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from edge_fr.annotate import VideoAnnotator
+    from edge_fr.decide import DecisionPolicy
+    from edge_fr.events import JsonlSink, to_json
+    from edge_fr.pipeline import Summary, open_pipeline
+    from edge_fr.pipeline import run as drive
+    from edge_fr.stream import open_source
+
+    policy = DecisionPolicy(target_fpir=arguments.fpir, decide_within_ns=round(arguments.decide_within * 1e9))
+    summary = Summary()
+    with ExitStack() as stack:
+        source = stack.enter_context(
+            open_source(arguments.source, reader=arguments.reader, camera=arguments.camera)
+        )
+        pipeline = open_pipeline(
+            arguments.gallery,
+            detector=arguments.detector,
+            embedder=arguments.embedder,
+            device=arguments.device,
+            threads=arguments.threads,
+            decision=policy,
+            stills=source.reader == "pictures",
+        )
+        sinks = [stack.enter_context(JsonlSink(arguments.events))] if arguments.events else []
+        video = stack.enter_context(VideoAnnotator(arguments.annotate)) if arguments.annotate else None
+        progress = stack.enter_context(_Progress(source.frame_count, f"{arguments.source}"))
+
+        def show(frame: Frame, step: Step) -> None:
+            if video is not None:
+                video.write(frame, step.faces, pipeline.decisions)
+            progress.advance()
+
+        class Printer:
+            def write(self, event: Event) -> None:
+                values = to_json(event)
+                print(json.dumps(values, ensure_ascii=False) if arguments.json else _line(values), flush=True)
+
+        try:
+            drive(source, pipeline, sinks=[*sinks, Printer()], on_step=show, summary=summary)
+        finally:
+            if not arguments.json:
+                _tell(summary)
+    return 0
+
+
+def _line(event: dict[str, Any]) -> str:
+    """An event as one line to read."""
+    who = event.get("identity") or event["type"].removeprefix("face.")
+    candidates = event.get("candidates") or []
+    score = f" score {candidates[0]['score']:.2f}" if candidates and event.get("identity") else ""
+    reasons = "; ".join(event.get("decision", {}).get("reasons", []))
+    detail = f" ({reasons})" if reasons and event["type"] == "face.unrecognizable" else ""
+    when = f"{event['pts_ns'] / 1e9:9.2f} s"
+    return f"{when}  track {event['track_id']:<4} {event['type']:<19} {who}{score}{detail}"
+
+
+def _tell(summary: Summary) -> None:
+    events = ", ".join(f"{count} {kind}" for kind, count in sorted(summary.events.items())) or "no events"
+    text = f"{summary.frames} frames in {summary.wall_s:.1f} s ({summary.fps:.1f} a second), {events}"
+    if summary.damaged:
+        text += f"; {summary.damaged} frames damaged"
+    if summary.dropped:
+        text += f"; {summary.dropped} frames dropped to keep up"
+    print(text, file=sys.stderr)
+    for what, reason in summary.skipped:
+        print(f"skipped {what}: {reason}", file=sys.stderr)
+
+
+class _Progress:
+    """A progress bar on stderr; nothing at all when stderr is no terminal."""
+
+    def __init__(self, total: int | None, text: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task(text, total=total)
+
+    def advance(self) -> None:
+        self._bar.advance(self._task)
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+def enroll(arguments: argparse.Namespace) -> int:
+    from edge_fr.recognizer import Recognizer
+
+    with Recognizer.open(
+        arguments.gallery,
+        detector=arguments.detector,
+        embedder=arguments.embedder,
+        device=arguments.device,
+        threads=arguments.threads,
+    ) as recognizer:
+        result = recognizer.enroll(arguments.person, arguments.images, force=arguments.force)
+    if arguments.json:
+        refused = [{"image": name, "reason": reason} for name, reason in result.refused]
+        print(json.dumps({"identity": result.identity, "kept": result.kept, "refused": refused}))
+    else:
+        for name in result.kept:
+            print(f"kept {name}")
+        for name, reason in result.refused:
+            print(f"refused {name}: {reason}", file=sys.stderr)
+    return 0
+
+
+def gallery_list(arguments: argparse.Namespace) -> int:
+    from edge_fr.gallery import Gallery
+
+    with Gallery.open(arguments.gallery, None, read_only=True) as gallery:
+        people = gallery.identities()
+    if arguments.json:
+        rows = [
+            {"identity": p.identity, "templates": p.templates, "enrolled_at": p.enrolled_at.isoformat()}
+            for p in people
+        ]
+        print(json.dumps(rows, ensure_ascii=False))
+    else:
+        for p in people:
+            print(f"{p.identity}  {p.templates} templates, since {p.enrolled_at:%Y-%m-%d}")
+        if not people:
+            print("nobody is enrolled; `edge-fr enroll PERSON IMAGE...` adds somebody", file=sys.stderr)
+    return 0
+
+
+def gallery_remove(arguments: argparse.Namespace) -> int:
+    from edge_fr.gallery import Gallery
+
+    with Gallery.open(arguments.gallery, None) as gallery:
+        count = gallery.remove(arguments.person)
+    values = {"removed": arguments.person, "templates": count}
+    print(json.dumps(values) if arguments.json else f"removed {arguments.person}, {count} templates erased")
+    return 0
+
+
+def models_pull(arguments: argparse.Namespace) -> int:
+    from edge_fr.models import pull
+
+    pull(arguments.names or None, report=print)
+    return 0
+
+
+def models_list(arguments: argparse.Namespace) -> int:
+    from edge_fr.models import list_models
+
+    rows = list_models()
+    if arguments.json:
+        print(json.dumps([{**row._asdict(), "path": str(row.path)} for row in rows]))
+    else:
+        for row in rows:
+            state = "here" if row.present else "not here: edge-fr models pull " + row.name
+            print(f"{row.name:<10} {row.task:<7} {row.licence:<12} {state}")
+    return 0
+
+
+def models_verify(arguments: argparse.Namespace) -> int:
+    from edge_fr.models import verify
+
+    for name in verify(arguments.names or None):
+        print(f"{name}: ok")
+    return 0
+
+
+def models_card(arguments: argparse.Namespace) -> int:
+    from edge_fr.cards import write_card
+
+    path = write_card(
+        Path(arguments.model),
+        task=arguments.task,
+        colour=arguments.colour,
+        input_range=tuple(arguments.input_range),
+        head=arguments.head,
+        embedding_size=arguments.embedding_size,
+        licence=arguments.licence,
+        training_data=arguments.training_data,
+    )
+    print(path)
+    return 0
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    from edge_fr.pipeline import open_pipeline
+    from edge_fr.pipeline import run as drive
+    from edge_fr.stream import open_source
+
+    pipeline = open_pipeline(
+        detector=arguments.detector,
+        embedder=arguments.embedder,
+        device=arguments.device,
+        threads=arguments.threads,
+    )
+    with open_source(arguments.source) as source, _Progress(source.frame_count, "bench") as progress:
+        summary = drive(source, pipeline, on_step=lambda frame, step: progress.advance())
+    if arguments.json:
+        print(
+            json.dumps(
+                {
+                    "frames": summary.frames,
+                    "faces": summary.faces,
+                    "fps": round(summary.fps, 2),
+                    "stages": summary.stages,
+                }
+            )
+        )
+    else:
+        print(f"{summary.frames} frames, {summary.faces} faces, {summary.fps:.1f} frames a second")
+        for name, row in summary.stages.items():
+            print(f"{name:<16} p50 {row['p50_ms']:8.2f} ms   p95 {row['p95_ms']:8.2f} ms")
+    return 0
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    from edge_fr.doctor import diagnose
+
+    findings = diagnose()
+    if arguments.json:
+        print(json.dumps([f._asdict() for f in findings]))
+    else:
+        for f in findings:
+            remedy = f"  -> {f.remedy}" if f.remedy else ""
+            print(f"{f.state:<8} {f.name:<16} {f.detail}{remedy}")
+    return 0

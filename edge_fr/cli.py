@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from edge_fr import commands
 from edge_fr.errors import EdgeFrError
 
 

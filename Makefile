@@ -98,5 +98,5 @@ $(VENV)/.streams: $(VENV)/.packages
 	python_h=$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
 	[ -e "$$python_h" ] || headers=python$$version-dev
 	apt_install $(GSTREAMER) $(HEADERS) $${headers:-} || skip "$$reason"
-	$(PIP_INSTALL) --editable '.[$(EXTRAS),streams]' || skip "PyGObject could not be installed, see above"
+	$(PIP_INSTALL) --editable '.[streams]' || skip "PyGObject could not be installed, see above"
 	touch $@

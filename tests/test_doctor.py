@@ -46,7 +46,10 @@ def test_this_machine_is_described_with_a_remedy_for_whatever_is_not_ok() -> Non
 
 
 def test_the_doctor_loads_no_optional_library_into_its_own_process() -> None:
-    code = "import sys; from edge_fr.doctor import diagnose; diagnose(); print(*sys.modules)"
+    code = (
+        "import sys; from edge_fr._probes import Outcome; from edge_fr.doctor import diagnose\n"
+        "diagnose(run=lambda command: Outcome(127, '', '')); print(*sys.modules)"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "edge_fr.doctor" in loaded.split()
     assert not {"cv2", "gi", "onnx", "onnxruntime", "tensorrt", "cuda", "torch"} & set(loaded.split())

@@ -1,0 +1,1 @@
+"""From a paper to an ONNX file: networks, training and export. Workstation only, needs torch."""

@@ -1,0 +1,1 @@
+"""The networks: each file readable whole, each loss beside its network."""

@@ -1,0 +1,1 @@
+"""Data, degradations, the teacher's cache and one trainer."""

@@ -1,0 +1,73 @@
+"""The one file that says how a training runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml  # type: ignore[import-untyped]
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edge_fr.errors import InputError
+from export.networks.recognizer import Parts
+from export.training.data import Source
+from export.training.degradations import Recipe
+
+
+class Weights(BaseModel):
+    """How much each loss counts. 0 leaves it out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    distillation: float = 10.0
+    prototypes: float = 0.5
+    local: float = 3.0  # distillation of the local branch alone
+    attention: float = 1.0
+    index: float = 2.0
+    diversion: float = 0.1
+    projection: float = 0.5
+    diversity: float = 0.05
+
+
+class Config(BaseModel):
+    """A training run. Paths of sources and mask templates are relative to the data folder (`--data`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    seed: int = 0
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int = 2
+    bf16: bool = True
+    base: str = "sface"  # a name of edge_fr.models or a path
+    parts: Parts = Parts()
+    squeezed: int = 128  # channels of each place of F4 that the tail keeps
+    frozen_blocks: int = 1  # the stem and so many blocks stay as they are; -1: everything learns
+    sources: list[Source]
+    mask_templates: str | None = None
+    recipe: Recipe = Recipe()
+    steps: int
+    batch: int = 64
+    body_lr: float = 3e-4
+    heads_lr: float = 1e-3
+    gate_lr: float = 2e-3
+    weight_decay: float = 0.02
+    warmup: float = 0.08  # share of the steps
+    clip: float = 5.0  # gradient norm
+    ema: float = 0.998
+    prototype_scale: float = 32.0
+    prototype_margin: float = 0.2
+    diversion_from: float = 0.5  # share of the steps after which index diversion is on
+    weights: Weights = Weights()
+    checkpoint_every: int = 100
+    judge_every: int = 0  # steps between judgements on the held-out people; 0: only at the end
+
+
+def read_config(path: Path) -> Config:
+    """Reads a YAML config; an unknown key or a wrong value is an InputError that names it."""
+    try:
+        return Config.model_validate(yaml.safe_load(path.read_text()))
+    except FileNotFoundError as error:
+        raise InputError(f"no config at {path}; export/configs holds those of the shipped weights") from error
+    except (ValidationError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: {error}") from error

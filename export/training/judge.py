@@ -1,0 +1,76 @@
+"""How a recognizer does on the held-out people, one condition at a time. For choosing, not for reporting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edge_fr.errors import InputError
+from export.training.data import Faces
+from export.training.masks import MaskRenderer
+from export.training.teacher import to_tensor
+
+CONDITIONS = ("clean", "px24", "px16", "px12", "px8", "mask", "mask+px24")
+
+Embed = Callable[[torch.Tensor], torch.Tensor]  # crops N x 3 x 112 x 112 -> unit embeddings N x D
+
+
+def degraded(crop: NDArray[np.uint8], condition: str, masks: MaskRenderer, seed: int) -> NDArray[np.uint8]:
+    """The crop under a condition such as `mask+px24`: masked, then down to 24 pixels and back."""
+    for part in condition.split("+"):
+        if part == "mask":
+            crop = masks(crop, np.random.default_rng(seed))[0]
+        elif part.startswith("px"):
+            side = int(part[2:])
+            small = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
+            crop = np.asarray(cv2.resize(small, (112, 112), interpolation=cv2.INTER_CUBIC), np.uint8)
+    return crop
+
+
+def held_out_rows(faces: Faces, count: int, *, sources: tuple[int, ...]) -> NDArray[np.int64]:
+    """Up to `count` held-out faces of people with at least four pictures in those sources, spread evenly."""
+    candidates = np.flatnonzero(faces.tune & np.isin(faces.source, sources))
+    names, counts = np.unique(faces.identity[candidates], return_counts=True)
+    rows = candidates[np.isin(faces.identity[candidates], names[counts >= 4])]
+    return np.random.default_rng(0).permutation(rows)[:count]
+
+
+def judge(
+    embed: Embed,
+    faces: Faces,
+    rows: NDArray[np.int64],
+    masks: MaskRenderer,
+    conditions: tuple[str, ...] = CONDITIONS,
+) -> dict[str, dict[str, float]]:
+    """TAR at FAR 1e-2 and 1e-3 over all pairs of a clean face with another one under the condition."""
+
+    def embeddings(condition: str) -> NDArray[np.float32]:
+        found = []
+        for start in range(0, len(rows), 50):
+            crops = [degraded(faces.crops[r], condition, masks, int(r)) for r in rows[start : start + 50]]
+            found.append(embed(to_tensor(np.stack(crops))).cpu().numpy())
+        return np.concatenate(found)
+
+    people = faces.identity[rows]
+    if len(np.unique(people)) < 2:
+        raise InputError(
+            f"{len(np.unique(people))} held-out people with four pictures or more, judging needs 2; "
+            f"add a source with identities to the config"
+        )
+    same = (people[:, None] == people) & ~np.eye(len(rows), dtype=bool)
+    other = people[:, None] != people
+    clean = embeddings("clean")
+    results = {}
+    with torch.inference_mode():
+        for condition in conditions:
+            scores = clean @ (clean if condition == "clean" else embeddings(condition)).T
+            genuine, impostor = scores[same], scores[other]
+            results[condition] = {
+                f"tar_at_far_{name}": float((genuine > np.quantile(impostor, 1 - far)).mean())
+                for name, far in (("1e-2", 1e-2), ("1e-3", 1e-3))
+            }
+    return results

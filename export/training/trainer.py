@@ -1,0 +1,324 @@
+"""The one trainer: recognizer and gate together, from a config, resumable, on a CPU or on CUDA.
+
+A run is a folder: `config.json`, `log.csv` (one row every ten steps), `checkpoint.pt` (everything that a
+resumed run needs to go on as if it had never stopped) and at the end `recognizer.pt`, the averaged weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from edge_fr.errors import InputError
+from edge_fr.models import resolve
+from export.networks.backbone import MobileNetV1, load_sface
+from export.networks.gate import Gate, gate_loss
+from export.networks.lgaf import diversity_loss, length
+from export.networks.mask_attention import attention_loss
+from export.networks.recognizability import IndexTarget, diversion_loss, index_loss, projection_loss
+from export.networks.recognizer import Recognizer
+from export.networks.tail import fit
+from export.training.config import Config
+from export.training.data import Faces, pack
+from export.training.judge import held_out_rows, judge
+from export.training.loader import Batch, Loader
+from export.training.losses import against_prototypes, distillation, own_and_nearest
+from export.training.masks import MaskRenderer
+from export.training.teacher import teach, to_tensor
+
+LOG_EVERY = 10
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is to be learned, the same for every step: the teacher's answers and the prototypes."""
+
+    teacher: Tensor  # rows x D, unit
+    prototypes: Tensor  # K x D, unit
+    label: Tensor  # rows, the prototype of each face
+
+
+def lesson(faces: Faces, teacher: NDArray[np.float32], device: str) -> Lesson:
+    """Prototypes are class means of the training people, and each unnamed face by itself."""
+    train = np.flatnonzero(~faces.tune)
+    names = np.where(
+        faces.identity >= 0, faces.identity, faces.identity.max() + 1 + np.arange(len(faces.identity))
+    )
+    _, label_of_train = np.unique(names[train], return_inverse=True)
+    label = np.full(len(names), -1)
+    label[train] = label_of_train
+    sums = np.zeros((label_of_train.max() + 1, teacher.shape[1]), np.float32)
+    np.add.at(sums, label_of_train, teacher[train])
+    prototypes = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    return Lesson(*(torch.from_numpy(a).to(device) for a in (teacher, prototypes, label)))
+
+
+class Learner(nn.Module):
+    """The networks that learn and the statistics that go with them."""
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        super().__init__()
+        self.recognizer = recognizer
+        self.gate = Gate()
+        self.target = IndexTarget()
+
+    def losses(self, batch: Batch, lesson: Lesson, config: Config, *, diversion: bool) -> dict[str, Tensor]:
+        """Every loss of one batch, unweighted."""
+        found = self.recognizer.find(batch.crops, bf16=config.bf16)
+        v, hopeless = found.embedding, batch.hopeless
+        useful = (~hopeless).float()
+        label = lesson.label[batch.row]
+        teacher = lesson.teacher[batch.row]
+        cosines = v @ lesson.prototypes.T  # N x K
+        own, nearest = own_and_nearest(cosines.detach(), label)
+        target = self.target(v.detach(), own, nearest, hopeless)
+        self.target.note(found.index_logit.detach(), hopeless)
+        out = {
+            "distillation": distillation(v, teacher, useful),
+            "prototypes": against_prototypes(
+                cosines, label, useful, scale=config.prototype_scale, margin=config.prototype_margin
+            ),
+            "index": index_loss(found.index_logit, target),
+        }
+        if found.attention is not None:
+            out["attention"] = attention_loss(found.attention, batch.cover, batch.masked)
+        if found.local is not None:
+            f_local = found.local.feature
+            out["local"] = distillation(f_local / length(f_local), teacher, useful)
+            out["diversity"] = diversity_loss(found.local.heads)
+        if self.recognizer.lgf is not None and found.local is not None:
+            self.recognizer.lgf.measure(found.f_global, found.local.feature)
+        if found.attended is not None and self.recognizer.perceptibility is not None:
+            v_attn = self.recognizer.perceptibility.embed(found.attended)
+            out["projection"] = projection_loss(v_attn, v, self.target.direction())
+        if diversion:
+            logit = self.recognizer.index.with_fixed_weights(found.f_global, found.f4)
+            recognisable = (target[:, 0] > 0.1) & ~hopeless
+            out["diversion"] = diversion_loss(logit, self.target.hopeless, recognisable)
+        out["gate"] = gate_loss(self.gate.logit(batch.crops), found.index_logit)
+        return out
+
+
+def rate(step: int, steps: int, warmup: float) -> float:
+    """One cycle: a linear rise over `warmup` of the steps, then a cosine to a hundredth; 0..1."""
+    rise = max(1, round(warmup * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def start(config: Config, faces: Faces) -> Recognizer:
+    """The recognizer before training: its base's body, and a tail fitted to its base's in closed form."""
+    torch.manual_seed(config.seed)
+    body, linear = load_sface(resolve(config.base))
+    recognizer = Recognizer(body, config.parts, squeezed=config.squeezed)
+    body.eval().to(config.device)
+    rows = np.random.default_rng(config.seed).permutation(np.flatnonzero(~faces.tune))[:8000]
+    features = []
+    with torch.inference_mode(), torch.autocast(config.device, torch.bfloat16, enabled=config.bf16):
+        for first in range(0, len(rows), 64):
+            crops = to_tensor(faces.crops[np.sort(rows[first : first + 64])]).to(config.device)
+            features.append(body(crops)[1].half().cpu())
+    fit(recognizer.tail, linear, _Batches(features))
+    if recognizer.visible is not None:
+        recognizer.visible.mean.data = torch.stack([f.float().mean(0) for f in features]).mean(0)[None]
+    return recognizer
+
+
+class _Batches:
+    """Feature batches as float, as often as they are asked for."""
+
+    def __init__(self, batches: list[Tensor]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Any:
+        return (b.float() for b in self._batches)
+
+
+def groups(learner: Learner, config: Config) -> list[dict[str, Any]]:
+    """Optimiser groups by learning rate; biases, slopes and blends do not decay."""
+    rates = {"recognizer.body": config.body_lr, "recognizer.tail": config.body_lr, "gate": config.gate_lr}
+    found: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in learner.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        lr = next((lr for prefix, lr in rates.items() if name.startswith(prefix)), config.heads_lr)
+        decay = config.weight_decay if parameter.ndim > 1 and not name.endswith("visible.mean") else 0.0
+        found.setdefault((lr, decay), []).append(parameter)
+    return [{"params": p, "lr": lr, "peak": lr, "weight_decay": decay} for (lr, decay), p in found.items()]
+
+
+@torch.no_grad()
+def average(ema: Learner, learner: Learner, decay: float) -> None:
+    """Moves the averaged weights towards the current ones; buffers are taken as they are."""
+    current = learner.state_dict()
+    trained = {name for name, _ in learner.named_parameters()}
+    for name, value in ema.state_dict().items():
+        if name in trained:
+            value.lerp_(current[name], 1 - decay)
+        else:
+            value.copy_(current[name])
+
+
+def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | None = None) -> Path:
+    """Trains, or goes on where the folder `out` left off, and returns the path of the averaged weights.
+
+    `stop_at` ends early, after a checkpoint. Raises InputError if `out` holds a run of another config.
+    """
+    console = Console()
+    torch.set_num_threads(config.threads)
+    out.mkdir(parents=True, exist_ok=True)
+    written = out / "config.json"
+    if written.is_file() and written.read_text() != config.model_dump_json(indent=1):
+        raise InputError(f"{out} holds a run of another config; choose another --out or delete it")
+    written.write_text(config.model_dump_json(indent=1))
+    faces = pack(config.sources, data, cache)
+    teacher = teach(faces, resolve(config.base), cache, device=config.device)
+    lessons = lesson(faces, teacher, config.device)
+    masks = MaskRenderer(data / config.mask_templates if config.mask_templates else None)
+    loader = Loader(
+        faces, [s.share for s in config.sources], config.recipe, masks, batch=config.batch, seed=config.seed
+    )
+    saved = (
+        torch.load(out / "checkpoint.pt", map_location="cpu") if (out / "checkpoint.pt").is_file() else None
+    )
+    learner = Learner(start(config, faces) if saved is None else _blank(config))
+    body = learner.recognizer.body
+    assert isinstance(body, MobileNetV1)
+    body.freeze(config.frozen_blocks)
+    learner.to(config.device)
+    ema = copy.deepcopy(learner).eval().requires_grad_(False)
+    optimiser = torch.optim.AdamW(groups(learner, config), betas=(0.9, 0.98))
+    first = 0
+    if saved is not None:
+        learner.load_state_dict(saved["learner"])
+        ema.load_state_dict(saved["ema"])
+        optimiser.load_state_dict(saved["optimiser"])
+        torch.set_rng_state(saved["rng"])
+        first = int(saved["step"])
+        console.print(f"resuming {out} at step {first}")
+    last = min(config.steps, stop_at or config.steps)
+    weights = {**config.weights.model_dump(), "gate": 1.0}
+    sums: dict[str, float] = {}
+    began = time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(config.name, total=config.steps, completed=first)
+        for step, drawn in enumerate(loader.batches(first, last), start=first):
+            batch = Batch(**{k: v.to(config.device) for k, v in vars(drawn).items()})
+            learner.train()
+            now = rate(step, config.steps, config.warmup)
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak"] * now
+            late = step >= config.diversion_from * config.steps
+            losses = learner.losses(batch, lessons, config, diversion=late)
+            loss = sum((weights[k] * v for k, v in losses.items()), torch.zeros((), device=config.device))
+            if not torch.isfinite(loss):
+                raise InputError(
+                    f"loss is {loss.item()} at step {step}; lower the learning rates in the config"
+                )
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(learner.parameters(), config.clip)
+            optimiser.step()
+            average(ema, learner, min(config.ema, (1 + step) / (10 + step)))
+            for name, value in {**losses, "loss": loss}.items():
+                sums[name] = sums.get(name, 0.0) + value.item() / LOG_EVERY
+            if (step + 1) % LOG_EVERY == 0:
+                speed = LOG_EVERY * config.batch / (time.monotonic() - began)
+                _log(out / "log.csv", step + 1, {"lr": now, "images_per_s": speed, **sums})
+                sums, began = {}, time.monotonic()
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == last:
+                _save(
+                    out / "checkpoint.pt",
+                    {
+                        "step": step + 1,
+                        "learner": learner.state_dict(),
+                        "ema": ema.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                        "rng": torch.get_rng_state(),
+                    },
+                )
+            if config.judge_every and (step + 1) % config.judge_every == 0 and step + 1 < config.steps:
+                _judge(ema.recognizer, faces, masks, config, out / "judged.jsonl", step + 1)
+                began = time.monotonic()
+            progress.update(task, completed=step + 1)
+    if last == config.steps:
+        _judge(ema.recognizer, faces, masks, config, out / "judged.jsonl", last)
+        _save(
+            out / "recognizer.pt",
+            {"config": config.model_dump_json(), "state": ema.state_dict(), "step": last},
+        )
+    return out / "recognizer.pt"
+
+
+def _judge(
+    recognizer: Recognizer, faces: Faces, masks: MaskRenderer, config: Config, path: Path, step: int
+) -> None:
+    named = tuple(i for i, s in enumerate(config.sources) if s.identities and s.layout == "aligned")
+
+    def embed(crops: Tensor) -> Tensor:
+        with torch.inference_mode():
+            crops = crops.to(config.device)
+            return recognizer.find(crops, bf16=config.bf16).embedding
+
+    found = judge(embed, faces, held_out_rows(faces, 400, sources=named), masks)
+    with path.open("a") as file:
+        file.write(json.dumps({"step": step, **found}) + "\n")
+
+
+def _log(path: Path, step: int, row: dict[str, float]) -> None:
+    """Appends one row. After a cut, steps since the checkpoint come twice: the later row counts."""
+    values = {"step": step, **{k: f"{v:.5g}" for k, v in row.items()}}
+    names = [
+        "step",
+        "lr",
+        "images_per_s",
+        "loss",
+        "distillation",
+        "prototypes",
+        "local",
+        "attention",
+        "index",
+    ]
+    names += ["diversion", "projection", "diversity", "gate"]
+    fresh = not path.is_file()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        if fresh:
+            writer.writeheader()
+        writer.writerow(values)
+
+
+def _save(path: Path, state: dict[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.rename(path)
+
+
+def _blank(config: Config, *, visibility: bool = False) -> Recognizer:
+    """A recognizer of the config's shape, whose weights are to be loaded."""
+    return Recognizer(MobileNetV1(), config.parts, squeezed=config.squeezed, visibility=visibility)
+
+
+def load_trained(path: Path, *, visibility: bool = False) -> tuple[Recognizer, Gate, Config]:
+    """The averaged recognizer and gate of a finished run, in eval mode."""
+    saved = torch.load(path, map_location="cpu")
+    config = Config.model_validate_json(saved["config"])
+    learner = Learner(_blank(config, visibility=visibility))
+    learner.load_state_dict(saved["state"])
+    learner.eval()
+    return learner.recognizer, learner.gate, config

@@ -1,0 +1,172 @@
+"""The trainer on a handful of drawn pictures and a base with random weights: what must hold for any run."""
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper, numpy_helper
+
+from edge_fr.errors import InputError, ModelError
+from export.networks.backbone import SFACE_BLOCKS, load_sface
+from export.networks.recognizer import Parts
+from export.training.config import Config, read_config
+from export.training.data import Source
+from export.training.degradations import Recipe
+from export.training.trainer import load_trained, rate, train
+
+
+def random_base(path: Path) -> Path:
+    """A file with the names and shapes of SFace's weights, drawn at random."""
+    rng = np.random.default_rng(0)
+    found: dict[str, np.ndarray] = {}
+
+    def batchnorm(name: str, channels: int) -> None:
+        for part, low, high in (("gamma", 0.8, 1.2), ("beta", -0.1, 0.1), ("moving_mean", -0.1, 0.1)):
+            found[f"{name}_{part}"] = rng.uniform(low, high, channels)
+        found[f"{name}_moving_var"] = rng.uniform(0.8, 1.2, channels)
+
+    def layer(name: str, shape: tuple[int, ...]) -> None:
+        found[f"{name}_conv2d_weight"] = rng.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape)
+        batchnorm(f"{name}_batchnorm", shape[0])
+        found[f"{name}_relu_gamma"] = rng.uniform(0.1, 0.4, (shape[0], 1, 1))
+
+    layer("conv_1", (32, 3, 3, 3))
+    for number, (inputs, outputs, _) in enumerate(SFACE_BLOCKS, start=2):
+        layer(f"conv_{number}_dw", (inputs, 1, 3, 3))
+        layer(f"conv_{number}", (outputs, inputs, 1, 1))
+    batchnorm("bn1", 1024)
+    found["pre_fc1_weight"] = rng.normal(0, 50176**-0.5, (128, 50176))
+    found["pre_fc1_bias"] = rng.normal(0, 0.1, 128)
+    batchnorm("fc1", 128)
+    tensors = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in found.items()]
+    onnx.save(helper.make_model(helper.make_graph([], "base", [], [], tensors)), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with two dozen drawn people of four pictures each, and a base."""
+    folder = tmp_path_factory.mktemp("training")
+    rng = np.random.default_rng(1)
+    for person in range(24):
+        (folder / "people" / f"p{person}").mkdir(parents=True)
+        face = cv2.resize(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8), (112, 112))
+        for picture in range(4):
+            noisy = np.clip(face + rng.normal(0, 12, face.shape), 0, 255).astype(np.uint8)
+            cv2.imwrite(str(folder / "people" / f"p{person}" / f"{picture}.png"), noisy)
+    random_base(folder / "base.onnx")
+    return folder
+
+
+def config(folder: Path, *, steps: int = 4, **changed: object) -> Config:
+    return Config.model_validate(
+        {
+            "name": "small",
+            "base": str(folder / "base.onnx"),
+            "sources": [Source(name="people", path="people", identities="folder")],
+            "steps": steps,
+            "batch": 6,
+            "squeezed": 8,
+            "checkpoint_every": 2,
+            "recipe": Recipe(hopeless=0.3),
+            "diversion_from": 0.5,
+            **changed,
+        }
+    )
+
+
+def test_a_run_interrupted_and_resumed_ends_with_the_very_weights_of_one_that_was_not(
+    workplace: Path,
+) -> None:
+    made = config(workplace)
+    whole = train(made, data=workplace, out=workplace / "whole", cache=workplace)
+    train(made, data=workplace, out=workplace / "parts", cache=workplace, stop_at=2)
+    assert not (workplace / "parts" / "recognizer.pt").exists()
+    resumed = train(made, data=workplace, out=workplace / "parts", cache=workplace)
+    expected, found = (torch.load(p)["state"] for p in (whole, resumed))
+    assert expected.keys() == found.keys()
+    different = [name for name in expected if not torch.equal(expected[name], found[name])]
+    assert different == []
+
+
+def test_a_run_leaves_weights_that_load_and_a_judgement_of_every_condition(workplace: Path) -> None:
+    out = workplace / "judged"
+    path = train(config(workplace, steps=1), data=workplace, out=out, cache=workplace)
+    recognizer, gate, _ = load_trained(path)
+    crops = torch.rand(2, 3, 112, 112) * 255
+    with torch.inference_mode():
+        found, ri = recognizer(crops), gate(crops)
+    assert found.embedding.shape == (2, 128)
+    # Unit length in single precision.
+    torch.testing.assert_close(found.embedding.norm(dim=1), torch.ones(2), rtol=0, atol=1e-5)
+    assert found.ri.shape == found.mask_prob.shape == ri.shape == (2, 1)
+    judged = json.loads((out / "judged.jsonl").read_text())
+    assert judged["step"] == 1
+    assert {"clean", "px8", "mask+px24"} <= judged.keys()
+    assert 0.0 <= judged["px8"]["tar_at_far_1e-2"] <= 1.0
+
+
+def test_the_log_has_a_row_every_ten_steps_with_every_loss(workplace: Path) -> None:
+    out = workplace / "logged"
+    train(config(workplace, steps=10, batch=2), data=workplace, out=out, cache=workplace)
+    rows = list(csv.DictReader((out / "log.csv").open()))
+    assert [row["step"] for row in rows] == ["10"]
+    missing = [name for name, value in rows[0].items() if value == ""]
+    assert missing == []
+
+
+def test_training_changes_what_learns_and_leaves_the_frozen_blocks(workplace: Path) -> None:
+    recognizer, _, _ = load_trained(
+        train(config(workplace, steps=2), data=workplace, out=workplace / "frozen", cache=workplace)
+    )
+    base, _ = load_sface(workplace / "base.onnx")
+    state, before = recognizer.body.state_dict(), base.state_dict()
+    changed = {name for name in state if not torch.equal(state[name], before[name])}
+    assert not any(name.startswith(("stem", "to_f3.0.")) for name in changed)
+    assert {"to_f3.1.0.conv.weight", "to_f4.1.1.conv.weight"} <= changed
+    assert not any(name.endswith("act.weight") for name in changed)
+
+
+def test_a_folder_that_holds_another_run_is_refused(workplace: Path) -> None:
+    out = workplace / "other"
+    train(config(workplace), data=workplace, out=out, cache=workplace, stop_at=1)
+    with pytest.raises(InputError, match="holds a run of another config"):
+        train(config(workplace, seed=7), data=workplace, out=out, cache=workplace)
+
+
+def test_parts_that_are_left_out_are_neither_trained_nor_kept(workplace: Path) -> None:
+    bare = Parts(mask_attention=False, perceptibility=False, local=False, fusion=False)
+    made = config(workplace, steps=1, parts=bare)
+    recognizer, _, _ = load_trained(train(made, data=workplace, out=workplace / "bare", cache=workplace))
+    kept = {name.split(".")[0] for name in recognizer.state_dict()}
+    assert kept == {"body", "tail", "index"}
+
+
+def test_a_base_that_is_not_sface_is_refused_with_the_command_that_fetches_it(tmp_path: Path) -> None:
+    onnx.save(helper.make_model(helper.make_graph([], "other", [], [])), tmp_path / "other.onnx")
+    with pytest.raises(ModelError, match=r"no weight named .* edge-fr models pull sface"):
+        load_sface(tmp_path / "other.onnx")
+
+
+def test_the_rate_rises_to_one_and_falls_to_a_hundredth() -> None:
+    rates = [rate(step, 100, 0.1) for step in range(100)]
+    assert rates[9] == 1.0
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[99] == pytest.approx(0.01, abs=1e-3)  # the cosine's last step is not its end
+
+
+def test_a_misspelt_key_of_a_config_is_named(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("name: x\nsteps: 1\nsources: []\nbody_rl: 1\n")
+    with pytest.raises(InputError, match="body_rl"):
+        read_config(tmp_path / "c.yaml")
+
+
+def test_the_configs_that_ship_can_be_read() -> None:
+    shipped = sorted((Path(__file__).parent.parent / "export" / "configs").glob("*.yaml"))
+    assert [read_config(path).name for path in shipped] == [path.stem for path in shipped]

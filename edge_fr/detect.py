@@ -15,8 +15,8 @@ from edge_fr.structures import Faces, Frame
 _MULTIPLE_PX = 32  # the largest stride of every head: inputs come in whole multiples of it
 _TOP_K = 5000  # candidates that go into NMS, as in OpenCV: what a picture of noise costs has a bound
 
-# Detectors are trained on faces that fill a part of a 640 px picture. YuNet finds every face from 24 to
-# 700 px, but from 500 px on its boxes and landmarks drift, and from 800 px on it finds faces inside the
+# Detectors are trained on faces that fill a part of a 640 px picture. YuNet finds faces up to
+# 800 px, but from 500 px on its boxes and landmarks drift, and from 800 px on it finds faces inside the
 # face. So an input that can hold such a face is looked at again at a sixth of the size, for a
 # thirty-sixth of the cost; each look answers for the sizes it is good at.
 _SECOND_LOOK_FROM_PX = 640
@@ -30,9 +30,9 @@ class Detector:
     Faces with a score of at least `score_threshold` (0..1) are kept; of two whose boxes overlap by an
     IoU above `nms_threshold`, the one with the higher score. A frame goes in at its full size; one
     whose longer side exceeds `max_side_px` (None: no bound) is scaled down to it, in whole multiples
-    of 32, which loses its smallest faces: YuNet finds nearly all from 24 px, half at 16 px, as they
-    reach the network. An engine with a fixed input size takes every frame scaled down to that size,
-    and loses also the faces over about 500 px there.
+    of 32, which loses its smallest faces: of those that are 24 px high where they reach the network
+    YuNet finds nine in ten, at 16 px one in two. An engine with a fixed input size gets every frame
+    scaled down to that size, and places faces badly that are over 500 px high there.
 
     A detector keeps nothing between frames, so their size may change. CardError when the engine's
     inputs or outputs do not fit the head that its card names.
@@ -42,7 +42,7 @@ class Detector:
         self,
         engine: Engine,
         *,
-        score_threshold: float = 0.6,
+        score_threshold: float = 0.5,
         nms_threshold: float = 0.3,
         max_side_px: int | None = 1920,
     ) -> None:

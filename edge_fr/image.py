@@ -129,20 +129,19 @@ def similarity(landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
     """The similarity transforms that bring landmarks (N, 5, 2) closest to TEMPLATE, as (N, 2, 3).
 
     Least squares over all five points (Umeyama 1991): turn, scale and shift, no mirroring. A row is
-    NaN where no transform exists, because the landmarks are not finite or all in one place.
+    NaN where there is none: the landmarks are not finite, or all within a hundredth of a pixel.
     """
     landmarks = np.asarray(landmarks)
     if landmarks.ndim != 3 or landmarks.shape[1:] != TEMPLATE.shape:
         raise InputError(f"landmarks need shape (N, 5, 2), got {landmarks.shape}")
     # With points as complex numbers the fit is w = a z + b, and a is turn and scale at once.
-    z = landmarks.astype(np.float64) @ (1.0, 1.0j)
+    fits = np.isfinite(landmarks).all(axis=(1, 2))
+    z = np.where(fits[:, None, None], landmarks, 0).astype(np.float64) @ (1.0, 1.0j)
     w = TEMPLATE.astype(np.float64) @ (1.0, 1.0j)
-    fits = np.isfinite(z).all(axis=1)
-    z = np.where(fits[:, None], z, 0.0)
     z_mean, w_mean = z.mean(axis=1), w.mean()
     z_centred = z - z_mean[:, None]
     spread = (np.abs(z_centred) ** 2).sum(axis=1)
-    fits &= spread > 0
+    fits &= spread > 0.01**2
     a = (z_centred.conj() * (w - w_mean)).sum(axis=1) / np.where(fits, spread, 1.0)
     b = w_mean - a * z_mean
     matrices = np.stack([a.real, -a.imag, b.real, a.imag, a.real, b.imag], axis=1).reshape(-1, 2, 3)

@@ -189,6 +189,16 @@ def test_closing_ends_the_iteration_without_an_error() -> None:
     assert list(source) == []
 
 
+def test_an_error_that_comes_of_closing_is_the_end_and_no_error() -> None:
+    class Interrupted(Script):
+        def read(self) -> Reading | None:
+            source.close()  # as another thread would, during the wait for a frame
+            raise SourceReadError("no frame came within 10 s")
+
+    source = Source(CAMERA, Interrupted())
+    assert list(source) == []
+
+
 def test_skipped_files_are_counted_as_they_come() -> None:
     reader = Script(0)
     source = Source(FILE, reader)

@@ -89,11 +89,12 @@ def test_a_camera_that_is_not_there_is_refused_naming_those_that_are() -> None:
         open_source("v4l2:///dev/video987")
 
 
-def test_an_unknown_reader_and_a_time_limit_of_nothing_are_refused() -> None:
+def test_an_unknown_reader_and_a_time_limit_that_is_none_are_refused() -> None:
     with pytest.raises(InputError, match="reader is 'ffmpeg', expected one of auto, opencv, gstreamer"):
         open_source("test://", reader="ffmpeg")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="timeout_s is 0, expected seconds above 0"):
-        open_source("test://", timeout_s=0)
+    for timeout_s in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(InputError, match=f"timeout_s is {timeout_s}, expected more than 0"):
+            open_source("test://", timeout_s=timeout_s)
 
 
 def test_opencv_is_refused_for_a_csi_camera() -> None:

@@ -43,8 +43,8 @@ def open_source(
     """
     if reader not in get_args(ReaderName):
         raise InputError(f"reader is {reader!r}, expected one of {', '.join(get_args(ReaderName))}")
-    if not timeout_s > 0:
-        raise InputError(f"timeout_s is {timeout_s}, expected seconds above 0")
+    if not 0 < timeout_s <= 3600:
+        raise InputError(f"timeout_s is {timeout_s}, expected more than 0 and at most 3600 seconds")
     address = parse(uri)
     if address.kind == "test":
         from datetime import datetime, timezone

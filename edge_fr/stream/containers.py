@@ -44,7 +44,7 @@ def _mp4(file: BinaryIO) -> int | None:
         head = file.read(16)
         size, kind = int.from_bytes(head[:4], "big"), head[4:8]
         if len(head) < 8:
-            return offset + 8
+            return offset + 8 if any(head) else None
         if size == 1:
             size = int.from_bytes(head[8:16], "big")
         if size < 8 or not all(32 <= c < 127 or c == 0xA9 for c in kind):
@@ -79,7 +79,7 @@ def _riff(file: BinaryIO) -> int | None:
         size = int.from_bytes(head[4:8], "little")
         if head[:4] != b"RIFF" or size == 0:  # 0: the recorder never came back to write it
             break
-        offset += 8 + size + size % 2
+        offset += 8 + size
     return offset or None
 
 

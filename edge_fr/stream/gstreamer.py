@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -61,6 +62,8 @@ class GStreamerReader:
         self._sink: Any = None
         self._fault: EdgeFrError | None = None  # what went wrong in a callback
         self._closed = False
+        self._others: list[str] = []  # the types of the streams that are no video
+        self._handler: tuple[Any, int] | None = None
         self._elements = {name for name in MAY_BE_INSTALLED if self._gst.ElementFactory.find(name)}
         self._pipeline = self._build()
         self._bus = self._pipeline.get_bus()
@@ -105,6 +108,10 @@ class GStreamerReader:
         self._closed = True
         self._first = None
         self._pipeline.set_state(self._gst.State.NULL)
+        connected, self._handler = self._handler, None
+        if connected is not None:  # or it would hold this reader, and this the pipeline, for ever
+            element, handler = connected
+            element.disconnect(handler)
 
     def _build(self) -> Any:
         text = input_pipeline(self._address.kind, self._address.options, self._elements)
@@ -113,7 +120,7 @@ class GStreamerReader:
         pipeline.add(self._bin)
         self._sink = pipeline.get_by_name("sink")
         if self._sink is not None:
-            self._watch(self._sink)
+            _note_times(self._gst, self._sink, self._tally.decoded)
         source, streams = pipeline.get_by_name("source"), pipeline.get_by_name("streams")
         if self._address.kind == "rtsp":
             _address_rtsp(streams, self._address.target, self._timeout_s)
@@ -125,8 +132,7 @@ class GStreamerReader:
                 "device" if self._address.kind == "v4l2" else "location", self._address.target
             )
         if streams is not None:
-            streams.connect("pad-added", self._on_stream)
-            streams.connect("no-more-pads", self._on_no_more_streams)
+            self._handler = (streams, streams.connect("pad-added", self._on_stream))
         return pipeline
 
     def _parse(self, text: str) -> Any:
@@ -139,13 +145,15 @@ class GStreamerReader:
                 f"GStreamer cannot make the pipeline {text!r} ({error.message}): {INSTALL}"
             ) from error
 
-    # The next three run in GStreamer's threads: what they find wrong is kept for the reading thread.
-
     def _on_stream(self, _: Any, pad: Any) -> None:
+        # In a thread of GStreamer's: what is wrong is kept for the reading thread.
         structure = (pad.get_current_caps() or pad.query_caps(None)).get_structure(0)
         kind = structure.get_name()
         rtp = kind == "application/x-rtp"
-        if self._sink is not None or not (kind.startswith(("video/", "image/")) or rtp):
+        if not (kind.startswith(("video/", "image/")) or rtp):
+            self._others.append(kind)
+            return
+        if self._sink is not None:  # the first video is the one
             return
         codec = {"video/x-h264": "H264", "video/x-h265": "H265"}.get(kind, kind)
         if rtp:
@@ -158,28 +166,13 @@ class GStreamerReader:
         decode.add_pad(self._gst.GhostPad.new("sink", decode.get_by_name("entry").get_static_pad("sink")))
         decoder, sink = decode.get_by_name("decoder"), decode.get_by_name("sink")
         if decoder is not None:
-            decoder.get_static_pad("sink").add_probe(self._gst.PadProbeType.BUFFER, self._on_encoded)
-        self._watch(sink)
+            _note_times(self._gst, decoder, self._tally.encoded)
+        _note_times(self._gst, sink, self._tally.decoded)
         self._bin.add(decode)
         decode.sync_state_with_parent()
         if pad.link(decode.get_static_pad("sink")) != self._gst.PadLinkReturn.OK:
             self._fault = SourceReadError(f"its stream of type {codec} cannot be decoded")
         self._sink = sink
-
-    def _on_no_more_streams(self, _: Any) -> None:
-        if self._sink is None and self._fault is None:
-            self._fault = SourceReadError("it holds no video stream")
-
-    def _on_encoded(self, _: Any, info: Any) -> Any:
-        self._tally.encoded(info.get_buffer().pts)
-        return self._gst.PadProbeReturn.OK
-
-    def _watch(self, sink: Any) -> None:
-        def on_decoded(_: Any, info: Any) -> Any:
-            self._tally.decoded(info.get_buffer().pts)
-            return self._gst.PadProbeReturn.OK
-
-        sink.get_static_pad("sink").add_probe(self._gst.PadProbeType.BUFFER, on_decoded)
 
     def _pull(self) -> Any:
         """The next sample, or None at the end. What was decoded before an error comes before the error."""
@@ -207,6 +200,8 @@ class GStreamerReader:
         message = self._bus.pop_filtered(self._gst.MessageType.ERROR)
         if message is None:
             return None
+        if self._sink is None and self._others:
+            return f"it holds no video stream, only {', '.join(self._others)}"
         error, detail = message.parse_error()
         return redact(f"{error.message} ({(detail or '').splitlines()[-1]})" if detail else error.message)
 
@@ -256,6 +251,14 @@ class _Tally:
         with self._lock:
             self._delivered += 1
             self._losses.dropped = max(0, self._arrived - self._delivered - 1)  # one may be waiting
+
+
+def _note_times(gst: Any, element: Any, note: Callable[[int], None]) -> None:
+    def on_buffer(_: Any, info: Any) -> Any:
+        note(info.get_buffer().pts)
+        return gst.PadProbeReturn.OK
+
+    element.get_static_pad("sink").add_probe(gst.PadProbeType.BUFFER, on_buffer)
 
 
 def copy_rows(data: Any, width: int, height: int) -> NDArray[np.uint8]:

@@ -1,8 +1,8 @@
 """Videos and cameras through OpenCV, whose wheels carry FFmpeg and V4L2.
 
-Limits that come with it: a picture whose size changes inside a video is scaled to the first size; a
-camera that delivers faster than it is read falls behind instead of dropping; the reason of a failure is
-not told.
+What comes with it: a picture whose size changes inside a video is scaled to the first size; a camera
+that delivers faster than it is read falls behind instead of dropping; the reason of a failure is not
+told; a large video without colour tags is taken as BT.601, where GStreamer takes BT.709.
 """
 
 from __future__ import annotations

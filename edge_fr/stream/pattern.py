@@ -1,4 +1,4 @@
-"""A drawn test pattern that needs no camera and is the same on every machine."""
+"""A drawn test pattern that needs no camera and is the same in every run."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ def _draw_answer(page: _Page, x: float, top: float, track: Track) -> None:
             f"score {best.score:.2f}" if decision.identity else f"nearest {best.identity}, {best.score:.2f}"
         )
         lines.append(f"needs {decision.threshold:.2f}")
-    lines += [f"{earlier.status} at {ns / 1e9:.1f} s" for ns, earlier in track.answers[-3:-1]]
+    lines += [f"before: {earlier.status}, at {ns / 1e9:.1f} s" for ns, earlier in track.answers[-3:-1]]
     page.text(x, y, "\n".join(_wrapped(line, 36, 2) for line in lines), 9)
 
 

@@ -13,6 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
@@ -33,24 +34,25 @@ class EventTable:
     """A sink that lays events out for reading."""
 
     def __init__(self) -> None:
-        self.rows = Table("time", "track", "event", "person", "score", "face", "why", title="Events")
+        self.rows = Table("time", "track", "event", "face", "answer", title="Events", box=SIMPLE_HEAD)
 
     def write(self, event: Event) -> None:
         face, decision = event.face, event.decision
         if face is None or decision is None:
             return
         best = decision.candidates[0] if decision.candidates else None
-        score = f"{best.score:.2f}, needs {decision.threshold:.2f}" if best else ""
+        scores = "" if best is None else f"score {best.score:.2f}, needs {decision.threshold:.2f}"
+        if decision.identity:
+            answer = f"[bold]{escape(decision.identity)}[/], {scores}"
+        elif decision.status == "unrecognizable":
+            answer = "; ".join(map(str, decision.refusals[:1]))
+        else:
+            answer = "unknown" + (f", nearest {escape(best.identity)}, {scores}" if best else "")
+        colour = {"known": "green", "unknown": "yellow", "unrecognizable": "default"}[decision.status]
         size_px = min(face.box[2] - face.box[0], face.box[3] - face.box[1])
-        colour = {"known": "green", "unknown": "yellow", "unrecognizable": "bright_black"}[decision.status]
+        kind = f"[{colour}]{event.type.removeprefix('face.')}[/]"
         self.rows.add_row(
-            f"{event.pts_ns / 1e9:.1f} s",
-            str(event.track_id),
-            f"[{colour}]{event.type}[/]",
-            escape(decision.identity or ""),
-            score,
-            f"{size_px:.0f} px",
-            "\n".join(map(str, decision.refusals)),
+            f"{event.pts_ns / 1e9:.1f} s", f"{event.track_id}", kind, f"{size_px:.0f} px", answer
         )
 
 
@@ -70,7 +72,6 @@ def demo(out: Path, source: str | None, gallery: str | None, console: Console) -
         out / name for name in ("events.jsonl", "annotated.mp4", "contact_sheet.png")
     )
     events_file.unlink(missing_ok=True)  # those of the demo before
-    pipeline = open_pipeline(gallery)
     sheet, table, summary = ContactSheet(), EventTable(), Summary()
     try:
         with (
@@ -79,6 +80,7 @@ def demo(out: Path, source: str | None, gallery: str | None, console: Console) -
             VideoAnnotator(video_file) as video,
             Progress(console=console, transient=True) as bar,
         ):
+            pipeline = open_pipeline(gallery, stills=frames.reader == "pictures")
             task = bar.add_task("watching (Ctrl-C ends it)", total=frames.frame_count)
 
             def show(frame: Frame, step: Step) -> None:

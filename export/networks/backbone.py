@@ -173,3 +173,119 @@ def load_sface(model: Path) -> tuple[MobileNetV1, nn.Linear]:
             f"{model} is not SFace in fp32: no weight named {error}; `edge-fr models pull sface` fetches it"
         ) from error
     return body, tail
+
+
+class _ConvBatchNorm(nn.Sequential):
+    """Convolution, BatchNorm, and PReLU unless `linear`: the layer of MobileFaceNet."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        *,
+        linear: bool = False,
+    ) -> None:
+        layers: list[nn.Module] = [
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+            nn.BatchNorm2d(outputs),
+        ]
+        super().__init__(*layers, *([] if linear else [nn.PReLU(outputs)]))
+
+
+class _Bottleneck(nn.Module):
+    """MobileFaceNet's inverted residual: widen, depthwise, narrow."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, width: int) -> None:
+        super().__init__()
+        self.residual = stride == 1 and inputs == outputs
+        self.layers = nn.Sequential(
+            _ConvBatchNorm(inputs, width, 1),
+            _ConvBatchNorm(width, width, 3, stride, groups=width),
+            _ConvBatchNorm(width, outputs, 1, linear=True),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = cast(Tensor, self.layers(x))
+        return x + y if self.residual else y
+
+
+class MobileFaceNet(nn.Module):
+    """A slot for MobileFaceNet weights (arXiv 1804.07573): F3 N x 128 x 14 x 14, F4 N x 512 x 7 x 7."""
+
+    f3_channels = 128
+    f4_channels = 512
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_f3 = nn.Sequential(
+            _ConvBatchNorm(3, 64, 3, 2),
+            _ConvBatchNorm(64, 64, 3, groups=64),
+            _Bottleneck(64, 64, 2, 128),
+            *[_Bottleneck(64, 64, 1, 128) for _ in range(4)],
+            _Bottleneck(64, 128, 2, 256),
+            *[_Bottleneck(128, 128, 1, 256) for _ in range(6)],
+        )
+        self.to_f4 = nn.Sequential(
+            _Bottleneck(128, 128, 2, 512),
+            *[_Bottleneck(128, 128, 1, 256) for _ in range(2)],
+            _ConvBatchNorm(128, 512, 1),
+        )
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        f3 = self.to_f3((crops - 127.5) * 0.0078125)
+        return f3, self.to_f4(f3)
+
+
+class _ResidualUnit(nn.Module):
+    """iResNet's block: BatchNorm, convolution, BatchNorm, PReLU, convolution, BatchNorm, plus the input."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.BatchNorm2d(inputs, eps=1e-5),
+            nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outputs, eps=1e-5),
+            nn.PReLU(outputs),
+            nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs, eps=1e-5),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs, eps=1e-5)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.layers(x) + self.shortcut(x))
+
+
+class IResNet(nn.Module):
+    """A slot for iResNet weights: F3 N x 256 x 14 x 14, F4 N x 512 x 7 x 7.
+
+    `units` per stage: (2, 2, 2, 2) is iResNet-18, (3, 4, 14, 3) iResNet-50, (3, 13, 30, 3) iResNet-100.
+    """
+
+    f3_channels = 256
+    f4_channels = 512
+
+    def __init__(self, units: tuple[int, int, int, int] = (2, 2, 2, 2)) -> None:
+        super().__init__()
+        stages, inputs = [], 64
+        for count, outputs in zip(units, (64, 128, 256, 512), strict=True):
+            first = _ResidualUnit(inputs, outputs, 2)
+            stages.append(
+                nn.Sequential(first, *[_ResidualUnit(outputs, outputs, 1) for _ in range(count - 1)])
+            )
+            inputs = outputs
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64, eps=1e-5), nn.PReLU(64)
+        )
+        self.to_f3 = nn.Sequential(*stages[:3])
+        self.to_f4 = nn.Sequential(stages[3], nn.BatchNorm2d(512, eps=1e-5))
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        f3 = self.to_f3(self.stem((crops - 127.5) * 0.0078125))
+        return f3, self.to_f4(f3)

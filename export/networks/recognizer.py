@@ -80,7 +80,7 @@ class Recognizer(nn.Module):
         """`bf16` runs the body in bfloat16; the heads, which are small, always have full precision."""
         with torch.autocast(crops.device.type, torch.bfloat16, enabled=bf16):
             f3, f4 = self.body(crops)
-        return self._heads(f3.float(), f4.float())
+        return self._heads(*((f3.float(), f4.float()) if bf16 else (f3, f4)))
 
     def _heads(self, f3: Tensor, f4: Tensor) -> Found:
         attention, visible, attended, local, share = None, None, None, None, None

@@ -36,10 +36,9 @@ class Loader:
         self, faces: Faces, shares: list[float], recipe: Recipe, masks: MaskRenderer, *, batch: int, seed: int
     ) -> None:
         self._faces, self._recipe, self._masks, self._batch, self._seed = faces, recipe, masks, batch, seed
-        self._rows = np.flatnonzero(~faces.tune)
-        share = np.array(shares)[faces.source[self._rows]]
-        self._chance = share / share.sum()
-        self.epoch_size = int(share.sum()) // batch * batch
+        rows = [np.flatnonzero(~faces.tune & (faces.source == i)) for i in range(len(shares))]
+        self._sources = [(r, round(share * len(r))) for r, share in zip(rows, shares, strict=True)]
+        self.epoch_size = sum(count for _, count in self._sources) // batch * batch
         self._epoch = -1
         self._order: NDArray[np.int64] = np.empty(0, np.int64)
 
@@ -48,7 +47,8 @@ class Loader:
         epoch, start = divmod(step * self._batch, self.epoch_size)
         if epoch != self._epoch:
             rng = np.random.default_rng([self._seed, epoch])
-            self._order = rng.choice(self._rows, self.epoch_size, replace=False, p=self._chance)
+            drawn = [rng.choice(rows, count, replace=False) for rows, count in self._sources]
+            self._order = rng.permutation(np.concatenate(drawn))
             self._epoch = epoch
         return self._order[start : start + self._batch]
 

@@ -69,9 +69,9 @@ def _light(image: Image) -> float:
 def polygon_mask(image: Image, rng: Generator) -> tuple[Image, Image]:
     """A mask drawn as a shaded polygon -> the picture and its cover, 112 x 112 uint8."""
     outline = OUTLINE + rng.normal(0, 2.0, OUTLINE.shape).astype(np.float32)
-    top = rng.uniform(-5, 12)  # from the bridge of the nose down to its tip
+    top = rng.uniform(-2, 12)  # from the bridge of the nose down to its tip
     outline[[0, 1, 2, 3, 4], 1] += top * np.array([0.5, 1, 1, 1, 0.5], np.float32)
-    outline[2, 1] -= rng.uniform(0, 6)
+    outline[2, 1] -= rng.uniform(0, 4)
     kind = rng.integers(4)
     if kind == 0:
         colour = np.array([rng.uniform(190, 240), rng.uniform(170, 220), rng.uniform(130, 190)])  # surgical

@@ -150,7 +150,7 @@ class _Batches:
 
 def groups(learner: Learner, config: Config) -> list[dict[str, Any]]:
     """Optimiser groups by learning rate; biases, slopes and blends do not decay."""
-    rates = {"recognizer.body": config.body_lr, "recognizer.tail": config.body_lr, "gate": config.gate_lr}
+    rates = {"recognizer.body": config.body_lr, "recognizer.tail": config.tail_lr, "gate": config.gate_lr}
     found: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in learner.named_parameters():
         if not parameter.requires_grad:

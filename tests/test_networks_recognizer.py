@@ -1,0 +1,197 @@
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from export.networks.backbone import MobileFaceNet, MobileNetV1
+from export.networks.gate import Gate
+from export.networks.lgaf import length
+from export.networks.recognizer import Parts, Recognizer
+from export.networks.tail import FactorisedTail, fit
+
+# What every TensorRT since 8 and onnxruntime run without dynamic shapes: no Shape, Gather, If, Loop, TopK.
+ALLOWED = set(
+    ["Add", "AveragePool", "BatchNormalization", "Concat", "Constant", "Conv", "Div", "Flatten", "Gemm", "Identity", "MatMul", "Mul", "PRelu", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Sigmoid", "Slice", "Sqrt", "Sub"]
+)
+
+
+class TinyBody(nn.Module):
+    """A body of the right shapes that costs nothing."""
+
+    f3_channels = 8
+    f4_channels = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_f3 = nn.Conv2d(3, 8, 8, 8)
+        self.to_f4 = nn.Conv2d(8, 16, 2, 2)
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        f3 = torch.relu(self.to_f3((crops - 127.5) * 0.0078125))
+        return f3, torch.relu(self.to_f4(f3))
+
+
+def stirred(network: nn.Module) -> nn.Module:
+    """The network with every blend, slope and bias away from its start, so that each part counts."""
+    generator = torch.Generator().manual_seed(3)
+    for parameter in network.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return network.eval()
+
+
+def export(network: nn.Module, path: Path, outputs: list[str]) -> onnx.ModelProto:
+    torch.onnx.export(
+        network,
+        (torch.rand(1, 3, 112, 112) * 255,),
+        path,
+        input_names=["crops"],
+        output_names=outputs,
+        dynamic_axes={name: {0: "batch"} for name in ["crops", *outputs]},
+        opset_version=17,
+        dynamo=False,
+    )
+    return onnx.load(path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the exporter's own
+@pytest.mark.parametrize("body", [MobileNetV1, MobileFaceNet], ids=lambda b: b.__name__)
+def test_the_exported_recognizer_uses_plain_operators_only_and_answers_what_torch_answers(
+    tmp_path: Path, body: type[nn.Module]
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    recognizer = stirred(Recognizer(body(), Parts(), visibility=True))
+    names = ["embedding", "ri", "mask_prob", "visibility"]
+    model = export(recognizer, tmp_path / "recognizer.onnx", names)
+    used = Counter(node.op_type for node in model.graph.node)
+    assert set(used) - ALLOWED == set()
+    session = onnxruntime.InferenceSession(
+        str(tmp_path / "recognizer.onnx"), providers=["CPUExecutionProvider"]
+    )
+    for count in (1, 5):
+        crops = np.random.default_rng(count).uniform(0, 255, (count, 3, 112, 112)).astype(np.float32)
+        with torch.inference_mode():
+            expected = recognizer(torch.from_numpy(crops))
+        for name, found, wanted in zip(names, session.run(names, {"crops": crops}), expected, strict=True):
+            assert found.shape[0] == count, name
+            # All outputs lie within 1 of zero: single precision in another order of summation.
+            np.testing.assert_allclose(found, wanted.numpy(), rtol=0, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_exported_gate_uses_plain_operators_only_and_answers_what_torch_answers(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    gate = Gate().eval()
+    model = export(gate, tmp_path / "gate.onnx", ["ri"])
+    assert {node.op_type for node in model.graph.node} - ALLOWED == set()
+    session = onnxruntime.InferenceSession(str(tmp_path / "gate.onnx"), providers=["CPUExecutionProvider"])
+    crops = np.random.default_rng(0).uniform(0, 255, (4, 3, 112, 112)).astype(np.float32)
+    with torch.inference_mode():
+        expected = gate(torch.from_numpy(crops)).numpy()
+    np.testing.assert_allclose(session.run(None, {"crops": crops})[0], expected, rtol=0, atol=1e-5)
+
+
+def test_new_attentions_leave_the_features_as_they_were() -> None:
+    torch.manual_seed(0)
+    recognizer = Recognizer(TinyBody(), Parts(local=False, fusion=False)).eval()
+    crops = torch.rand(3, 3, 112, 112) * 255
+    with torch.inference_mode():
+        found = recognizer.find(crops)
+        plain = recognizer.tail(recognizer.body(crops)[1])
+    torch.testing.assert_close(found.f_global, plain, rtol=0, atol=0)
+    torch.testing.assert_close(found.embedding, plain / length(plain), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("parts", "absent"),
+    [
+        (Parts(), set()),
+        (Parts(mask_attention=False), {"foci", "visible"}),
+        (Parts(perceptibility=False), {"perceptibility"}),
+        (Parts(fusion=False), {"lgf"}),
+        (Parts(local=False, fusion=False), {"mhms", "lgf"}),
+    ],
+)
+def test_each_part_can_be_left_out(parts: Parts, absent: set[str]) -> None:
+    recognizer = Recognizer(TinyBody(), parts).eval()
+    there = {name for name, module in recognizer.named_children() if module is not None}
+    assert {"body", "tail", "index", "foci", "visible", "perceptibility", "mhms", "lgf"} - there == absent
+    with torch.inference_mode():
+        found = recognizer(torch.rand(2, 3, 112, 112) * 255)
+    # Unit length in single precision.
+    torch.testing.assert_close(found.embedding.norm(dim=1), torch.ones(2), rtol=0, atol=1e-5)
+    assert ((found.ri > 0) & (found.ri < 1)).all()
+    assert bool((found.mask_prob == 0).all()) == ("foci" in absent)
+
+
+def multiply_adds(network: nn.Module) -> int:
+    """Multiply-adds of all convolutions and linear maps for one crop."""
+    total = 0
+
+    def count(module: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal total
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        each = weight[0].numel() if isinstance(module, nn.Conv2d) else weight.shape[1]
+        total += output.numel() * each
+
+    hooks = [
+        m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)
+    ]
+    with torch.inference_mode():
+        network.eval()(torch.rand(1, 3, 112, 112) * 255)
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def test_the_recognizer_and_the_gate_keep_their_budgets() -> None:
+    body = MobileNetV1()
+    sface = multiply_adds(body) + 50176 * 128  # and its fully connected tail
+    recognizer, gate = Recognizer(body, Parts()), Gate()
+    ours = multiply_adds(recognizer)
+    assert ours <= 1.1 * sface
+    assert multiply_adds(gate) <= 0.05 * ours
+    shipped = [v.numel() for name, v in recognizer.state_dict().items() if "auxiliary" not in name]
+    assert 4 * sum(shipped) <= 20e6
+    assert 4 * sum(v.numel() for v in gate.state_dict().values()) <= 1.5e6
+
+
+def test_a_fitted_tail_agrees_with_a_matrix_that_has_its_form() -> None:
+    torch.manual_seed(0)
+    true = FactorisedTail(24, 4, 10)
+    whole = nn.Linear(24 * 49, 10)
+    squeeze = true.squeeze.weight[:, :, 0, 0]  # k x C
+    project = true.project.weight.reshape(10, 4, 49)
+    whole.weight.data = torch.einsum("kc,dkp->dcp", squeeze, project).reshape(10, 24 * 49).detach()
+    whole.bias.data = true.project.bias.detach().clone()
+    batches = [torch.randn(20, 24, 7, 7) for _ in range(5)]
+    fitted = FactorisedTail(24, 4, 10)
+    fit(fitted, whole, batches)
+    unseen = torch.randn(8, 24, 7, 7)
+    with torch.inference_mode():
+        # The form fits exactly, so the ridge draws towards the solution itself: only rounding is left.
+        torch.testing.assert_close(fitted(unseen), whole(unseen.flatten(1)), rtol=0, atol=1e-3)
+
+
+def test_a_fitted_tail_is_nearer_to_the_matrix_than_the_factors_alone_make_it() -> None:
+    torch.manual_seed(0)
+    whole = nn.Linear(16 * 49, 6)
+    mixing = torch.randn(5, 16 * 49)  # real features fill a few directions only
+
+    def draw(count: int) -> Tensor:
+        return (torch.randn(count, 5) @ mixing).reshape(count, 16, 7, 7)
+
+    batches, unseen = [draw(50) for _ in range(4)], draw(50)
+    errors = []
+    for ridge in (1e6, 1e-3):  # the first leaves the factors as they are
+        tail = FactorisedTail(16, 3, 6)
+        fit(tail, whole, batches, ridge=ridge)
+        with torch.inference_mode():
+            errors.append(float(((tail(unseen) - whole(unseen.flatten(1))) ** 2).mean()))
+    assert errors[1] < 0.1 * errors[0]

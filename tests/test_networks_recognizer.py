@@ -14,9 +14,29 @@ from export.networks.recognizer import Parts, Recognizer
 from export.networks.tail import FactorisedTail, fit
 
 # What every TensorRT since 8 and onnxruntime run without dynamic shapes: no Shape, Gather, If, Loop, TopK.
-ALLOWED = set(
-    ["Add", "AveragePool", "BatchNormalization", "Concat", "Constant", "Conv", "Div", "Flatten", "Gemm", "Identity", "MatMul", "Mul", "PRelu", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Sigmoid", "Slice", "Sqrt", "Sub"]
-)
+ALLOWED = {
+    "Add",
+    "AveragePool",
+    "BatchNormalization",
+    "Concat",
+    "Constant",
+    "Conv",
+    "Div",
+    "Flatten",
+    "Gemm",
+    "Identity",
+    "MatMul",
+    "Mul",
+    "PRelu",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceSum",
+    "Relu",
+    "Sigmoid",
+    "Slice",
+    "Sqrt",
+    "Sub",
+}
 
 
 class TinyBody(nn.Module):

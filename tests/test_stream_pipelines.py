@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 
 from edge_fr.errors import MissingDependencyError
+from edge_fr.stream import gstreamer, open_source
 from edge_fr.stream.pipelines import decode_pipeline, input_pipeline
+
+# PyGObject before 3.44, JetPack's among them, imports its modules in a way that Python warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:DynamicImporter:ImportWarning")
 
 CPU = {"avdec_h264", "avdec_h265"}
 CARD = CPU | {"nvh264dec", "nvh265dec"}
@@ -79,3 +83,26 @@ def test_other_codecs_are_left_to_gstreamer() -> None:
 def test_a_missing_decoder_is_an_error_with_the_command_that_installs_it() -> None:
     with pytest.raises(MissingDependencyError, match=r"no decoder for H265.*avdec_h265.*apt install"):
         decode_pipeline("H265", rtp=True, elements={"avdec_h264"})
+
+
+def test_gstreamer_takes_the_text_of_every_source_that_can_be_here() -> None:
+    if not gstreamer.is_installed():
+        pytest.skip("GStreamer or PyGObject is not installed")
+    gst = gstreamer.load()
+    texts = [input_pipeline(kind, {}, CPU) for kind in ("video", "rtsp", "v4l2")]
+    texts.append(input_pipeline("v4l2", {"width": 1280, "height": 720, "fps": 30}, CPU))
+    texts += [
+        decode_pipeline(c, rtp=rtp, elements=CPU) for c in ("H264", "H265", "x") for rtp in (True, False)
+    ]
+    for text in texts:
+        made = gst.parse_bin_from_description(text, False)
+        assert any(made.get_by_name(name) for name in ("source", "streams", "entry")), text
+
+
+def test_a_csi_camera_away_from_a_jetson_is_an_error_that_says_what_is_missing() -> None:
+    if not gstreamer.is_installed():
+        pytest.skip("GStreamer or PyGObject is not installed")
+    if gstreamer.load().ElementFactory.find("nvarguscamerasrc"):
+        pytest.skip("this is a Jetson")
+    with pytest.raises(MissingDependencyError, match=r"csi://0: GStreamer has no nvarguscamerasrc.*JetPack"):
+        open_source("csi://0")

@@ -114,6 +114,11 @@ class GStreamerReader:
             element.disconnect(handler)
 
     def _build(self) -> Any:
+        if self._address.kind == "csi" and not self._gst.ElementFactory.find("nvarguscamerasrc"):
+            raise MissingDependencyError(
+                f"cannot open {self._address.shown}: GStreamer has no nvarguscamerasrc, which "
+                "JetPack brings to a Jetson: `sudo apt install nvidia-l4t-gstreamer nvidia-l4t-camera`"
+            )
         text = input_pipeline(self._address.kind, self._address.options, self._elements)
         self._bin = self._parse(text)
         pipeline = self._gst.Pipeline.new(None)

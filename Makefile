@@ -13,8 +13,9 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constr
 # With modules in them: an empty folder is an error to mypy.
 TYPED := $(sort $(patsubst %/,%,$(dir $(wildcard $(addsuffix /*.py,edge_fr calibration export samples)))))
 
-# GStreamer to run; the RTSP server and the encoders are for the tests, the headers for PyGObject.
-GSTREAMER := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
+# GStreamer reads cameras, ffmpeg writes videos that browsers play. The RTSP server is for the tests, the headers for
+# PyGObject, which is built here.
+MEDIA := ffmpeg gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
 	gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-rtsp gir1.2-gstreamer-1.0 \
 	gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0
 HEADERS := gcc libc6-dev pkg-config libgirepository1.0-dev libcairo2-dev
@@ -36,7 +37,7 @@ apt_install() {
 	log=$$(mktemp)
 	as_root+=(env DEBIAN_FRONTEND=noninteractive apt-get --quiet --yes)
 	if ! { "$${as_root[@]}" update && "$${as_root[@]}" install --no-install-recommends "$${missing[@]}"; } >"$$log" 2>&1; then
-		reason="apt-get said: $$(grep -m 1 ^E: "$$log" || tail -n 1 "$$log")"
+		reason="apt-get said: $$(grep -m 1 -E '^(W: Failed|E:)' "$$log" || tail -n 1 "$$log")"
 		rm "$$log"
 		return 1
 	fi
@@ -93,10 +94,10 @@ $(VENV)/.packages: pyproject.toml constraints.txt | $(PY)
 # Skipping leaves no stamp: the next run looks again.
 $(VENV)/.streams: $(VENV)/.packages
 	@$(apt)
-	skip() { echo "skipped GStreamer: $$1; the OpenCV reader is used"; exit 0; }
+	skip() { echo "skipped GStreamer and ffmpeg: $$1; OpenCV reads and writes the videos"; exit 0; }
 	version=$$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 	python_h=$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
 	[ -e "$$python_h" ] || headers=python$$version-dev
-	apt_install $(GSTREAMER) $(HEADERS) $${headers:-} || skip "$$reason"
+	apt_install $(MEDIA) $(HEADERS) $${headers:-} || skip "$$reason"
 	$(PIP_INSTALL) --editable '.[streams]' || skip "PyGObject could not be installed, see above"
 	touch $@

@@ -15,27 +15,9 @@ from export.networks.tail import FactorisedTail, fit
 
 # What every TensorRT since 8 and onnxruntime run without dynamic shapes: no Shape, Gather, If, Loop, TopK.
 ALLOWED = {
-    "Add",
-    "AveragePool",
-    "BatchNormalization",
-    "Concat",
-    "Constant",
-    "Conv",
-    "Div",
-    "Flatten",
-    "Gemm",
-    "Identity",
-    "MatMul",
-    "Mul",
-    "PRelu",
-    "ReduceMax",
-    "ReduceMean",
-    "ReduceSum",
-    "Relu",
-    "Sigmoid",
-    "Slice",
-    "Sqrt",
-    "Sub",
+    *("Add", "AveragePool", "BatchNormalization", "Concat", "Constant", "Conv", "Div", "Flatten", "Gemm"),
+    *("Identity", "MatMul", "Mul", "PRelu", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Sigmoid"),
+    *("Slice", "Sqrt", "Sub"),
 }
 
 

@@ -80,9 +80,10 @@ class Recognizer(nn.Module):
         """`bf16` runs the body in bfloat16; the heads, which are small, always have full precision."""
         with torch.autocast(crops.device.type, torch.bfloat16, enabled=bf16):
             f3, f4 = self.body(crops)
-        return self._heads(*((f3.float(), f4.float()) if bf16 else (f3, f4)))
+        return self.heads(*((f3.float(), f4.float()) if bf16 else (f3, f4)))
 
-    def _heads(self, f3: Tensor, f4: Tensor) -> Found:
+    def heads(self, f3: Tensor, f4: Tensor) -> Found:
+        """What follows the body."""
         attention, visible, attended, local, share = None, None, None, None, None
         if self.foci is not None and self.visible is not None:
             attention = self.foci(f3)

@@ -34,6 +34,7 @@ from export.networks.tail import fit
 from export.training.config import Config
 from export.training.data import Faces, pack
 from export.training.judge import held_out_rows, judge
+from export.training.lanes import Features, Lanes
 from export.training.loader import Batch, Loader
 from export.training.losses import against_prototypes, distillation, own_and_nearest
 from export.training.masks import MaskRenderer
@@ -75,9 +76,11 @@ class Learner(nn.Module):
         self.gate = Gate()
         self.target = IndexTarget()
 
-    def losses(self, batch: Batch, lesson: Lesson, config: Config, *, diversion: bool) -> dict[str, Tensor]:
-        """Every loss of one batch, unweighted."""
-        found = self.recognizer.find(batch.crops, bf16=config.bf16)
+    def losses(
+        self, batch: Batch, features: Features, lesson: Lesson, config: Config, *, diversion: bool
+    ) -> dict[str, Tensor]:
+        """Every loss of one batch, unweighted; `features` are the body's of the batch's crops."""
+        found = self.recognizer.heads(*features)
         v, hopeless = found.embedding, batch.hopeless
         useful = (~hopeless).float()
         label = lesson.label[batch.row]
@@ -179,7 +182,6 @@ def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | 
     `stop_at` ends early, after a checkpoint. Raises InputError if `out` holds a run of another config.
     """
     console = Console()
-    torch.set_num_threads(config.threads)
     out.mkdir(parents=True, exist_ok=True)
     written = out / "config.json"
     if written.is_file() and written.read_text() != config.model_dump_json(indent=1):
@@ -210,6 +212,7 @@ def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | 
         torch.set_rng_state(saved["rng"])
         first = int(saved["step"])
         console.print(f"resuming {out} at step {first}")
+    lanes = Lanes(body, config.threads if config.device == "cpu" else 1, bf16=config.bf16)
     last = min(config.steps, stop_at or config.steps)
     weights = {**config.weights.model_dump(), "gate": 1.0}
     sums: dict[str, float] = {}
@@ -224,7 +227,8 @@ def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | 
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * now
             late = step >= config.diversion_from * config.steps
-            losses = learner.losses(batch, lessons, config, diversion=late)
+            features = lanes.forward(batch.crops)
+            losses = learner.losses(batch, features, lessons, config, diversion=late)
             loss = sum((weights[k] * v for k, v in losses.items()), torch.zeros((), device=config.device))
             if not torch.isfinite(loss):
                 raise InputError(
@@ -232,6 +236,7 @@ def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | 
                 )
             optimiser.zero_grad()
             loss.backward()
+            lanes.backward()
             nn.utils.clip_grad_norm_(learner.parameters(), config.clip)
             optimiser.step()
             average(ema, learner, min(config.ema, (1 + step) / (10 + step)))

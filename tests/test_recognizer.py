@@ -1,0 +1,173 @@
+"""The kiosk's object with the real models, on two public-domain portraits and what can go wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edge_fr.errors import EnrollmentError, GalleryModelError, ImageError, UnknownIdentityError
+from edge_fr.gallery import Gallery
+from edge_fr.recognizer import Recognizer
+from samples.standoff_people import COLLINS, HOPPER, portrait
+
+COLLINS_PHOTO, HOPPER_PHOTO = portrait(COLLINS), portrait(HOPPER)
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Recognizer]:
+    with Recognizer.open() as recognizer:
+        yield recognizer
+
+
+@pytest.fixture
+def recognizer(opened: Recognizer) -> Recognizer:
+    """The models loaded once, with nobody enrolled."""
+    for person in opened.gallery.identities():
+        opened.gallery.remove(person.identity)
+    return opened
+
+
+def changed(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Another shot of the same person: mirrored, darker, noisier, a little turned."""
+    height, width = photo.shape[:2]
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), 6, 0.9)
+    noise = np.random.default_rng(0).normal(0, 4, photo.shape)
+    image = cv2.warpAffine(photo[:, ::-1].copy(), turn, (width, height), borderValue=(90, 90, 90))
+    return np.clip(image * 0.8 + noise, 0, 255).astype(np.uint8)
+
+
+def far_away(photo: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+    """The picture shrunk onto a grey wall of the same size."""
+    small = cv2.resize(photo, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    wall = np.full_like(photo, 110)
+    wall[40 : 40 + small.shape[0], 40 : 40 + small.shape[1]] = small
+    return wall
+
+
+def test_a_person_is_verified_from_another_shot_and_a_stranger_is_not(recognizer: Recognizer) -> None:
+    recognizer.enroll("Eileen", COLLINS_PHOTO)
+    same = recognizer.verify(changed(COLLINS_PHOTO), "Eileen")
+    assert same.status == "match"
+    assert same
+    other = recognizer.verify(HOPPER_PHOTO, "Eileen")
+    assert other.status == "no match"
+    assert not other
+    assert other.score is not None
+    assert same.score is not None
+    assert other.score < same.threshold <= same.score
+
+
+def test_each_face_of_a_picture_gets_its_own_answer_largest_first(recognizer: Recognizer) -> None:
+    recognizer.enroll("Eileen", COLLINS_PHOTO)
+    height = 300
+    pair = [
+        cv2.resize(photo, (round(photo.shape[1] * height / photo.shape[0]), height))
+        for photo in (changed(COLLINS_PHOTO), HOPPER_PHOTO)
+    ]
+    answers = recognizer.identify(np.hstack(pair))
+    found = {(answer.decision.status, answer.decision.identity) for answer in answers}
+    assert found == {("known", "Eileen"), ("unknown", None)}
+    areas = [float(np.prod(a.face.box[2:] - a.face.box[:2])) for a in answers]
+    assert areas == sorted(areas, reverse=True)
+
+
+def test_a_face_too_small_to_tell_is_unrecognizable_with_the_reasons(recognizer: Recognizer) -> None:
+    recognizer.enroll("Eileen", COLLINS_PHOTO)
+    answer = recognizer.verify(far_away(COLLINS_PHOTO, 0.12), "Eileen")
+    assert (answer.status, answer.score) == ("unrecognizable", None)
+    assert any("inter eye distance" in reason for reason in answer.reasons)
+    (found,) = recognizer.identify(far_away(COLLINS_PHOTO, 0.12))
+    assert found.decision.status == "unrecognizable"
+    assert found.decision.refusals
+
+
+def test_a_picture_without_a_face_says_so(recognizer: Recognizer) -> None:
+    recognizer.enroll("Eileen", COLLINS_PHOTO)
+    wall = np.full((240, 320, 3), 128, np.uint8)
+    assert recognizer.identify(wall) == ()
+    assert recognizer.verify(wall, "Eileen").reasons == ("no face found",)
+
+
+def test_nobody_is_known_to_an_empty_gallery(recognizer: Recognizer) -> None:
+    (answer,) = recognizer.identify(COLLINS_PHOTO)
+    assert (answer.decision.status, answer.decision.candidates) == ("unknown", ())
+    with pytest.raises(UnknownIdentityError, match="nobody called 'Eileen'"):
+        recognizer.verify(COLLINS_PHOTO, "Eileen")
+
+
+@pytest.mark.parametrize(
+    ("picture", "reason"),
+    [
+        (np.full((240, 320, 3), 128, np.uint8), "no face found"),
+        (np.hstack([COLLINS_PHOTO, COLLINS_PHOTO]), "2 faces found"),
+        (far_away(COLLINS_PHOTO, 0.2), "not good enough to keep: .*needs at least"),
+        (cv2.GaussianBlur(COLLINS_PHOTO, (0, 0), 7), "not good enough to keep: .*sharpness"),
+    ],
+    ids=["no face", "two faces", "too small", "too blurred"],
+)
+def test_a_picture_that_would_poison_the_gallery_is_refused_with_the_reason(
+    recognizer: Recognizer, picture: NDArray[np.uint8], reason: str
+) -> None:
+    with pytest.raises(EnrollmentError, match=reason):
+        recognizer.enroll("Eileen", picture)
+    assert len(recognizer.gallery) == 0
+
+
+def test_good_pictures_are_kept_and_bad_ones_named(recognizer: Recognizer, tmp_path: Path) -> None:
+    good, text, gone = tmp_path / "good.png", tmp_path / "text.jpg", tmp_path / "gone.jpg"
+    cv2.imwrite(str(good), COLLINS_PHOTO)
+    text.write_text("not a picture at all")
+    result = recognizer.enroll("Eileen", [text, good, gone])
+    assert result.kept == (str(good),)
+    assert [name for name, _ in result.refused] == [str(text), str(gone)]
+    assert "not a picture" in result.refused[0][1]
+    (provenance,) = recognizer.gallery.provenance("Eileen")
+    assert provenance.source == str(good)
+
+
+def test_a_known_face_is_not_enrolled_under_a_second_name_unless_forced(recognizer: Recognizer) -> None:
+    recognizer.enroll("Eileen", COLLINS_PHOTO)
+    with pytest.raises(EnrollmentError, match="looks like 'Eileen', who is enrolled"):
+        recognizer.enroll("Grace", changed(COLLINS_PHOTO))
+    recognizer.enroll("Grace", changed(COLLINS_PHOTO), force=True)
+    assert len(recognizer.gallery) == 2
+
+
+def test_a_picture_of_another_person_is_not_added_to_a_known_one(recognizer: Recognizer) -> None:
+    recognizer.enroll("Eileen", COLLINS_PHOTO)
+    with pytest.raises(EnrollmentError, match="does not look like the other pictures of 'Eileen'"):
+        recognizer.enroll("Eileen", HOPPER_PHOTO)
+    assert recognizer.gallery.template_count == 1
+
+
+def test_grey_rgba_and_16_bit_pictures_of_one_person_agree(recognizer: Recognizer) -> None:
+    recognizer.enroll("Eileen", COLLINS_PHOTO)
+    grey = cv2.cvtColor(COLLINS_PHOTO, cv2.COLOR_BGR2GRAY)
+    rgba = cv2.cvtColor(COLLINS_PHOTO, cv2.COLOR_BGR2BGRA)
+    for picture in (grey, rgba, COLLINS_PHOTO.astype(np.uint16) * 257):
+        assert recognizer.verify(picture, "Eileen").status == "match"
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (20, 20_000, 3), (20_000, 20, 3)])
+def test_pictures_of_absurd_shapes_hold_no_face_and_do_no_harm(
+    recognizer: Recognizer, shape: tuple[int, int, int]
+) -> None:
+    assert len(recognizer.analyze(np.full(shape, 90, np.uint8))) == 0
+
+
+def test_an_array_that_is_no_picture_is_refused(recognizer: Recognizer) -> None:
+    with pytest.raises(ImageError, match="float64"):
+        recognizer.analyze(np.full((100, 100, 3), np.nan))
+
+
+def test_a_gallery_of_another_model_is_refused(tmp_path: Path) -> None:
+    from fakes import card
+
+    Gallery.open(tmp_path / "people.db", card(), create=True).close()
+    with pytest.raises(GalleryModelError, match="fake"):
+        Recognizer.open(tmp_path / "people.db")

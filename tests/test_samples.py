@@ -1,0 +1,65 @@
+"""The samples run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+from edge_fr.cli import main
+from samples.standoff_people import COLLINS, HOPPER, portrait
+
+SAMPLES = Path(__file__).resolve().parents[1] / "samples"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A gallery that knows Grace Hopper, a picture of her, one of somebody else, and a video."""
+    cv2.imwrite(str(tmp_path / "grace.png"), portrait(HOPPER))
+    cv2.imwrite(str(tmp_path / "eileen.png"), portrait(COLLINS))
+    cv2.imwrite(str(tmp_path / "tiny.png"), cv2.resize(portrait(HOPPER), (48, 56)))
+    photo = portrait(HOPPER)
+    video = cv2.VideoWriter(
+        str(tmp_path / "door.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, photo.shape[1::-1]
+    )
+    for _ in range(8):
+        video.write(photo)
+    video.release()
+    gallery = str(tmp_path / "people.db")
+    assert main(["enroll", "Grace Hopper", str(tmp_path / "grace.png"), "--gallery", gallery]) == 0
+    return tmp_path
+
+
+def sample(folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SAMPLES / name), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_one_camera_prints_who_is_seen_and_writes_the_events(folder: Path) -> None:
+    done = sample(folder, "one_camera.py", "door.avi", "people.db")
+    assert done.returncode == 0, done.stderr
+    assert "Grace Hopper" in done.stdout
+    assert "8 frames" in done.stdout
+    types = [json.loads(line)["type"] for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert types == ["face.identified", "face.ended"]
+
+
+def test_the_kiosk_says_match_no_match_or_why_it_cannot_tell(folder: Path) -> None:
+    match = sample(folder, "kiosk.py", "people.db", "Grace Hopper", "grace.png")
+    assert (match.returncode, match.stdout[:6]) == (0, "match:")
+    other = sample(folder, "kiosk.py", "people.db", "Grace Hopper", "eileen.png")
+    assert (other.returncode, other.stdout[:9]) == (1, "no match:")
+    unsure = sample(folder, "kiosk.py", "people.db", "Grace Hopper", "tiny.png")
+    assert unsure.returncode == 2
+    assert "please look at the camera again" in unsure.stdout
+    nobody = sample(folder, "kiosk.py", "people.db", "Ada Lovelace", "grace.png")
+    assert "nobody called 'Ada Lovelace'" in nobody.stderr
+
+
+@pytest.mark.parametrize("name", ["one_camera.py", "kiosk.py"])
+def test_a_sample_is_short_enough_to_read(name: str) -> None:
+    assert len((SAMPLES / name).read_text().splitlines()) < 40

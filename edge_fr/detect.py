@@ -15,9 +15,9 @@ from edge_fr.structures import Faces, Frame
 _MULTIPLE_PX = 32  # the largest stride of every head: inputs come in whole multiples of it
 _TOP_K = 5000  # candidates that go into NMS, as in OpenCV: what a picture of noise costs has a bound
 
-# Detectors are trained on faces that fill a part of a 640 px picture. YuNet finds faces up to
-# 800 px, but from 500 px on its boxes and landmarks drift, and from 800 px on it finds faces inside the
-# face. So an input that can hold such a face is looked at again at a sixth of the size, for a
+# Detectors are trained on pictures of about 640 px. At full size YuNet places the boxes and landmarks of
+# faces over 500 px badly, from 800 px on it finds faces inside the face, and over 1000 px it misses a
+# third. So an input that can hold such a face is looked at again at a sixth of the size, for a
 # thirty-sixth of the cost; each look answers for the sizes it is good at.
 _SECOND_LOOK_FROM_PX = 640
 _SECOND_LOOK_SHRINK = 6

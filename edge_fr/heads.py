@@ -21,7 +21,6 @@ from edge_fr.structures import Faces
 Array = NDArray[np.float32]
 
 STRIDES = (8, 16, 32)
-_SCORE, _BOX, _POINTS = 1, 4, 10  # columns of an output
 _RETINAFACE_PRIORS_PX = {8: (16, 32), 16: (64, 128), 32: (256, 512)}
 _RETINAFACE_VARIANCES = (0.1, 0.2)
 
@@ -129,17 +128,19 @@ def order_outputs(
 
     CardError when they do not fit it: names, columns, or, where the engine fixes its (height, width)
     `input_size`, rows. Outputs without names are taken by their columns, and those with the same
-    number of columns in the order the engine lists them, which has to be that of their strides.
+    number of columns in the order the engine lists them, which has to be that of their strides;
+    others are left aside.
     """
     wanted = layout.outputs
+    tables = [spec for spec in specs if len(spec.shape) >= 2]
     if wanted[0].name is not None:
-        by_name = {spec.name: spec for spec in specs}
+        by_name = {spec.name: spec for spec in tables}
         ordered = [by_name[output.name] for output in wanted if output.name in by_name]
     else:
         columns = [output.columns for output in wanted]
-        known = [spec for spec in specs if spec.shape[-1] in columns]
+        known = [spec for spec in tables if spec.shape[-1] in columns]
         ordered = sorted(known, key=lambda spec: columns.index(spec.shape[-1] or 0))
-    fits = len(ordered) == len(specs) == len(wanted) and all(
+    fits = len(ordered) == len(wanted) and all(
         spec.shape[-1] == output.columns
         and (input_size is None or spec.shape[-2] in (None, layout.rows(output, input_size)))
         for spec, output in zip(ordered, wanted, strict=True)

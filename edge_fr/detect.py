@@ -16,7 +16,7 @@ _MULTIPLE_PX = 32  # the largest stride of every head: inputs come in whole mult
 _TOP_K = 5000  # candidates that go into NMS, as in OpenCV: what a picture of noise costs has a bound
 
 # Detectors are trained on pictures of about 640 px. At full size YuNet places the boxes and landmarks of
-# faces over 500 px badly, from 800 px on it finds faces inside the face, and over 1000 px it misses a
+# faces over 500 px badly, from 800 px on it finds faces inside the face, and at 1000 px it misses a
 # third. So an input that can hold such a face is looked at again at a sixth of the size, for a
 # thirty-sixth of the cost; each look answers for the sizes it is good at.
 _SECOND_LOOK_FROM_PX = 640

@@ -53,18 +53,31 @@ class Lesson:
 
 
 def lesson(faces: Faces, teacher: NDArray[np.float32], device: str) -> Lesson:
-    """Prototypes are class means of the training people, and each unnamed face by itself."""
+    """Prototypes are class means of the training people; every other face is a prototype by itself.
+
+    A face that the teacher finds far from its own class mean (cosine under 0.3) is taken for a wrong
+    label, of which the sources hold a few in a hundred, and stands by itself as unnamed faces do.
+    """
     train = np.flatnonzero(~faces.tune)
-    names = np.where(
-        faces.identity >= 0, faces.identity, faces.identity.max() + 1 + np.arange(len(faces.identity))
-    )
-    _, label_of_train = np.unique(names[train], return_inverse=True)
-    label = np.full(len(names), -1)
-    label[train] = label_of_train
-    sums = np.zeros((label_of_train.max() + 1, teacher.shape[1]), np.float32)
-    np.add.at(sums, label_of_train, teacher[train])
-    prototypes = sums / np.linalg.norm(sums, axis=1, keepdims=True)
-    return Lesson(*(torch.from_numpy(a).to(device) for a in (teacher, prototypes, label)))
+    alone = faces.identity.max() + 1 + np.arange(len(faces.identity))
+    names = np.where(faces.identity >= 0, faces.identity, alone)
+    label, prototypes = _class_means(names[train], teacher[train])
+    far = (teacher[train] * prototypes[label]).sum(1) < 0.3
+    names[train[far]] = alone[train[far]]
+    label, prototypes = _class_means(names[train], teacher[train])
+    of_row = np.full(len(names), -1)
+    of_row[train] = label
+    return Lesson(*(torch.from_numpy(a).to(device) for a in (teacher, prototypes, of_row)))
+
+
+def _class_means(
+    names: NDArray[np.int64], embeddings: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Each row's class (N) and the classes' unit means (K x D)."""
+    _, label = np.unique(names, return_inverse=True)
+    sums = np.zeros((label.max() + 1, embeddings.shape[1]), np.float32)
+    np.add.at(sums, label, embeddings)
+    return label, sums / np.linalg.norm(sums, axis=1, keepdims=True)
 
 
 class Learner(nn.Module):

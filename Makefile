@@ -8,10 +8,7 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-EXTRAS := cpu,dev
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# With modules in them: an empty folder is an error to mypy.
-TYPED := $(sort $(patsubst %/,%,$(dir $(wildcard $(addsuffix /*.py,edge_fr calibration export samples)))))
 
 # GStreamer reads cameras, ffmpeg writes videos that browsers play. The RTSP server is for the tests, the headers for
 # PyGObject, which is built here.
@@ -59,10 +56,10 @@ demo: $(VENV)/.streams models
 test: lint $(VENV)/.streams models
 	$(PY) -m pytest -ra
 
-lint: $(VENV)/.packages
+lint: $(VENV)/.workstation
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy $(addprefix --package=,$(TYPED))
+	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
 
 bench: $(VENV)/.streams models
@@ -88,7 +85,13 @@ $(PY):
 
 $(VENV)/.packages: pyproject.toml constraints.txt | $(PY)
 	@echo "installing Python packages into $(VENV)/"
-	$(PIP_INSTALL) --editable '.[$(EXTRAS)]'
+	$(PIP_INSTALL) --editable '.[cpu,dev]'
+	touch $@
+
+# Training and calibration; torch is most of the download, and the demo does without.
+$(VENV)/.workstation: $(VENV)/.packages
+	@echo "installing torch into $(VENV)/"
+	$(PIP_INSTALL) --editable '.[export,calibration]'
 	touch $@
 
 # Skipping leaves no stamp: the next run looks again.

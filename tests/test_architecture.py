@@ -20,6 +20,7 @@ DISTRIBUTIONS = {
     "cv2": "opencv-python-headless",
     "cuda": "cuda-bindings",
     "gi": "pygobject",
+    "skimage": "scikit-image",
     "yaml": "pyyaml",
 }
 
@@ -52,6 +53,7 @@ def checkout(tmp_path: Path) -> Path:
         ("image.py", "import export.networks", "edge_fr is not allowed to import export"),
         ("detect.py", "import onnxruntime", "edge_fr is not allowed to import onnxruntime"),
         ("stream/opencv.py", "import gi", "edge_fr is not allowed to import gi"),
+        ("quality.py", "import calibration.metrics", "edge_fr is not allowed to import calibration"),
         ("helpers.py", "", "The following modules are not listed as layers"),
     ],
 )
@@ -89,18 +91,30 @@ def test_a_name_that_the_package_lacks_is_an_attribute_error() -> None:
         _ = edge_fr.Recogniser
 
 
-def test_what_the_runtime_imports_is_declared() -> None:
+def requirements(*extras: str) -> set[str]:
+    """Names of the distributions that an installation with these extras brings."""
     text = (ROOT / "pyproject.toml").read_text()
-    blocks = [text.partition("\ndependencies = [")[2].partition("\n]")[0]]
-    blocks += [text.partition(f"\n{extra} = [")[2].partition("\n]")[0] for extra in ("cpu", "gpu", "streams")]
-    declared = {name.lower() for block in blocks for name in re.findall(r'^ *"([\w-]+)', block, re.MULTILINE)}
+    blocks = [text.partition(f"\n{key} = [")[2].partition("\n]")[0] for key in ("dependencies", *extras)]
+    return {name.lower() for block in blocks for name in re.findall(r'^ *"([\w-]+)', block, re.MULTILINE)}
+
+
+@pytest.mark.parametrize(
+    ("package", "extras"),
+    [
+        ("edge_fr", ("cpu", "gpu", "streams")),
+        ("export", ("export",)),
+        ("calibration", ("calibration",)),
+        ("samples", ("cpu", "dev")),
+    ],
+)
+def test_what_is_imported_is_declared(package: str, extras: tuple[str, ...]) -> None:
     imported = set()
-    for path in (ROOT / "edge_fr").rglob("*.py"):
+    for path in (ROOT / package).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.split(".")[0])
-    third_party = imported - sys.stdlib_module_names - {"edge_fr"}
+    third_party = imported - sys.stdlib_module_names - {package, "edge_fr"}
     assert "numpy" in third_party
-    assert {DISTRIBUTIONS.get(name, name) for name in third_party} <= declared
+    assert {DISTRIBUTIONS.get(name, name) for name in third_party} <= requirements(*extras)

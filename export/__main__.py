@@ -1,4 +1,4 @@
-"""python -m export train --config export/configs/recognizer.yaml --data DIR"""
+"""python -m export train --config export/configs/recognizer.yaml --data DIR, then python -m export onnx."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from edge_fr.errors import EdgeFrError
+from export.to_onnx import write
 from export.training.config import read_config
 from export.training.trainer import train
 
@@ -21,9 +22,17 @@ def main(arguments: list[str] | None = None) -> int:
     training.add_argument("--data", type=Path, required=True, help="folder that the config's sources lie in")
     training.add_argument("--out", type=Path, help="folder of the run; default: runs/<name> in the cache")
     training.add_argument("--stop-at", type=int, help="stop after this step, to go on later")
+    writing = commands.add_parser("onnx", help="write a finished run as ONNX files with model cards")
+    writing.add_argument("--run", type=Path, required=True, help="folder of the run")
+    writing.add_argument("--out", type=Path, required=True, help="folder for the files")
+    writing.add_argument("--visibility", action="store_true", help="with the map of the visible face")
     options = parser.parse_args(arguments)
     cache = Path(os.environ.get("EDGE_FR_CACHE", "~/.cache/edge-fr")).expanduser() / "training"
     try:
+        if options.command == "onnx":
+            for path in write(options.run, options.out, visibility=options.visibility):
+                print(path)
+            return 0
         config = read_config(options.config)
         out = options.out or cache / "runs" / config.name
         print(train(config, data=options.data, out=out, cache=cache, stop_at=options.stop_at))

@@ -334,6 +334,8 @@ def _blank(config: Config, *, visibility: bool = False) -> Recognizer:
 
 def load_trained(path: Path, *, visibility: bool = False) -> tuple[Recognizer, Gate, Config]:
     """The averaged recognizer and gate of a finished run, in eval mode."""
+    if not path.is_file():
+        raise InputError(f"no finished run at {path}; `python -m export train` writes one at its end")
     saved = torch.load(path, map_location="cpu")
     config = Config.model_validate_json(saved["config"])
     learner = Learner(_blank(config, visibility=visibility))

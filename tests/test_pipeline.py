@@ -187,6 +187,19 @@ def test_every_face_of_unrelated_pictures_gets_an_answer_of_its_own() -> None:
     assert [event.pts_ns // PERIOD_NS for event in sink.events] == [0, 0, 1, 1, 2, 2]
 
 
+def test_a_frame_that_changes_size_mid_stream_begins_new_tracks_and_loses_no_event() -> None:
+    class Resized(Frames):
+        def __iter__(self) -> Iterator[Frame]:
+            for f in map(frame, range(self.count)):
+                side = 120 if f.index < 10 else 200
+                yield Frame(np.zeros((side, side, 3), np.uint8), f.pts_ns, f.captured_at, f.camera, f.index)
+
+    sink = Keep()
+    run(Resized(20), pipeline(), sinks=[sink])  # type: ignore[arg-type]
+    assert sorted(sink.types) == ["face.ended"] * 2 + ["face.identified"] * 2
+    assert {event.frame_size for event in sink.events} == {(120, 120), (200, 200)}
+
+
 def test_no_face_at_all_is_no_event_and_no_error() -> None:
     sink = Keep()
     summary = run(Frames(5), pipeline(detector=lambda frame, faces: faces), sinks=[sink])  # type: ignore[arg-type]

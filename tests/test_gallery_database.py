@@ -9,7 +9,9 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 
 from edge_fr.errors import GalleryFileError
 from edge_fr.gallery import Gallery
+from edge_fr.gallery.database import connect, transaction
 
 SIZE = 8
 CARD = card(embedding_size=SIZE)
@@ -207,12 +210,13 @@ def test_a_lost_sector_is_refused_or_changes_nothing(path: Path, enrolled: bytes
     assert refused > len(enrolled) // 512 // 4
 
 
-def test_a_template_or_a_person_gone_without_a_trace_is_noticed(path: Path, enrolled: bytes) -> None:
+def test_rows_lost_or_changed_in_a_way_sqlite_accepts_are_noticed(path: Path, enrolled: bytes) -> None:
     for loss in (
         "DELETE FROM templates WHERE id = 10",
         "DELETE FROM people WHERE identity = 'Person 3'",
         "DELETE FROM templates WHERE person = 4",
         "DELETE FROM meta",
+        "UPDATE meta SET card = replace(card, 'Apache', 'apache')",
     ):
         path.write_bytes(enrolled)
         db = sqlite3.connect(path, isolation_level=None)
@@ -252,6 +256,52 @@ def test_a_locked_file_is_reported_after_the_stated_wait(path: Path, enrolled: b
         db.execute("ROLLBACK")
         db.close()
         assert gallery.add("Ada", unit(1)) == 1
+
+
+def test_an_enrolment_waits_for_another_to_finish(path: Path, enrolled: bytes) -> None:
+    path.write_bytes(enrolled)
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    with Gallery.open(path, CARD, busy_s=60) as gallery:
+        db.execute("BEGIN IMMEDIATE")
+        finish = threading.Timer(0.2, lambda: db.execute("COMMIT"))
+        finish.start()
+        assert gallery.add("Ada", unit(1)) == 1
+        finish.join()
+    db.close()
+
+
+def test_who_opens_while_another_makes_the_gallery_finds_it_made(tmp_path: Path) -> None:
+    together = threading.Barrier(4)
+
+    def make(path: Path, name: str) -> int:
+        together.wait(timeout=60)
+        with Gallery.open(path, CARD, create=True, busy_s=60) as gallery:
+            return gallery.add(name, unit(1))
+
+    with ThreadPoolExecutor(4) as threads:
+        for turn in range(20):
+            path = tmp_path / f"{turn}.db"
+            assert list(threads.map(make, [path] * 4, "abcd")) == [1, 1, 1, 1]
+            with Gallery.open(path, CARD) as gallery:
+                assert [p.identity for p in gallery.identities()] == ["a", "b", "c", "d"]
+
+
+def test_a_large_enrolment_lets_others_read_until_it_commits(path: Path, enrolled: bytes) -> None:
+    path.write_bytes(enrolled)
+    db = connect(str(path), CARD, create=False, busy_s=5)
+    with Gallery.open(path, CARD, busy_s=0.05) as reader, transaction(db, "IMMEDIATE"):
+        db.execute("UPDATE templates SET source = hex(zeroblob(20000))")  # 7 MB, more than SQLite's cache
+        assert len(reader.identities()) == 59
+        db.execute("UPDATE templates SET source = 'photo.jpg'")
+    db.close()
+
+
+def test_a_commit_reaches_the_disk_before_it_is_confirmed(path: Path) -> None:
+    # What a power cut takes cannot be tried here; that SQLite is told to sync file and folder can.
+    db = connect(str(path), CARD, create=True, busy_s=5)
+    assert db.execute("PRAGMA synchronous").fetchone() == (3,)  # EXTRA
+    assert db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    db.close()
 
 
 def test_a_write_waits_for_a_reader_of_another_process(path: Path, enrolled: bytes) -> None:

@@ -94,6 +94,18 @@ def test_equal_templates_tie_and_are_ordered_by_name_wherever_they_lie() -> None
     assert [c.margin for c in found] == [0.0] * 25
 
 
+def test_scores_closer_than_float32_can_tell_are_still_put_in_order() -> None:
+    rng = np.random.default_rng(8)
+    probe = unit(rng, 1, 512)
+    # Cosines of 0.7 but for the rounding of the rows, which is less than that of a float32 product.
+    across = rng.standard_normal((3000, 512))
+    across -= (across @ probe[0])[:, None] * probe
+    across /= np.linalg.norm(across, axis=1, keepdims=True)
+    rows = (0.7 * probe + np.sqrt(1 - 0.7**2) * across).astype(np.float32)
+    owners = rng.permutation(3000)
+    assert_same(index_of(owners, rows), owners, rows, probe, 5)
+
+
 def test_a_score_depends_neither_on_the_other_probes_nor_on_where_the_template_lies() -> None:
     rng = np.random.default_rng(2)
     rows, owners = unit(rng, 4097, 512), np.arange(4097)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from typing import Any
 
 import pytest
@@ -49,6 +50,22 @@ def test_a_target_out_of_reach_asks_for_the_highest_score_there_is() -> None:
 def test_a_rate_above_every_measured_one_keeps_the_lowest_measured_score() -> None:
     found = score_threshold(card(impostor_scores=MEASURED), 0.9, 1)
     assert (found.score, found.extrapolated) == (0.12, False)
+
+
+def test_the_rarest_measured_rate_itself_is_not_extrapolated() -> None:
+    for size in range(1, 300):
+        fpir = 1 - (1 - 1e-5) ** size  # rounded, so that the way back misses 1e-5 by as much
+        found = score_threshold(card(impostor_scores=MEASURED), fpir, size)
+        assert (found.score, found.extrapolated) == (0.43, False)
+
+
+def test_rounding_never_carries_a_score_past_the_next_measured_one() -> None:
+    rng = random.Random(0)
+    for _ in range(3000):
+        rare, common = sorted(10 ** -rng.uniform(0.1, 7) for _ in range(2))
+        low, high = sorted(rng.uniform(0, 1) for _ in range(2))
+        face = card(impostor_scores={repr(rare): high, repr(common): low})
+        assert score_threshold(face, math.nextafter(common, 0), 1).score >= low
 
 
 def test_an_empty_gallery_counts_as_one_comparison() -> None:

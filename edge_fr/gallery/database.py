@@ -124,9 +124,7 @@ def _reason(message: str, path: str) -> str:
     return f"{message}; {_DAMAGED}"
 
 
-def connect(
-    path: str, card: ModelCard | None, *, create: bool, read_only: bool, busy_s: float
-) -> sqlite3.Connection:
+def connect(path: str, card: ModelCard | None, *, create: bool, busy_s: float) -> sqlite3.Connection:
     """Opens the file, or makes it for `card` where `create` is set and nothing is there.
 
     The connection commits by itself unless a transaction was begun, and may move between threads.
@@ -135,8 +133,8 @@ def connect(
         uri, create = "file::memory:", True
     else:
         _require_file(path, create)
-        # "rw" never makes a file, and falls back to reading one that may not be written. A read-only
-        # gallery is opened so too: after a power cut even a reader has to undo the unfinished write.
+        # "rw" never makes a file, and falls back to reading one that may not be written. A gallery that
+        # is only read is opened so, too: after a power cut a reader has to undo the unfinished write.
         uri = f"file:{quote(os.fsencode(os.path.abspath(path)))}?mode=rw"
     with ExitStack() as undo, explained(path, "open"):
         db = sqlite3.connect(uri, uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False)
@@ -148,7 +146,6 @@ def connect(
         db.execute("PRAGMA foreign_keys = ON")
         # A write that outgrows its cache would otherwise lock readers out before it commits.
         db.execute("PRAGMA cache_spill = OFF")
-        db.execute(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
         # SQLite takes a file of one byte for an empty one, too; that byte is not ours to write over.
         if create and card is not None and (path == MEMORY or os.path.getsize(path) == 0):
             _create(db, card)

@@ -18,7 +18,7 @@ from edge_fr.structures import Candidate, Matches
 # the rows are not what an embedder puts out.
 LENGTH_TOLERANCE = 0.01
 
-_CHUNKS = 64  # a search looks at the maxima of so many rows at a time before it looks at rows
+_CHUNK_ROWS = 64  # a search looks at the maxima of so many rows each before it looks at rows
 _SCORES_AT_ONCE = 1 << 24  # probes x rows of one matrix product: 64 MiB
 
 
@@ -104,7 +104,6 @@ class Index:
         movers = left + np.flatnonzero(~gone[left:])
         self._rows[holes] = self._rows[movers]
         self._owners[holes] = self._owners[movers]
-        self._rows[left : self._count] = 0.0  # a template is biometric data: leave no copy behind
         self._count = left
 
     def search(self, probes: NDArray[np.float32], k: int, names: Mapping[int, str]) -> Matches:
@@ -132,14 +131,10 @@ class Index:
         owners, place = np.unique(self._owners[rows], return_inverse=True)
         coarse = np.full(len(owners), -np.inf, np.float32)
         np.maximum.at(coarse, place, scores[rows])
-        bound = coarse[place]
-        if len(owners) > k + 1:
-            bound = np.maximum(bound, np.partition(coarse, -(k + 1))[-(k + 1)])
-        near = np.flatnonzero(scores[rows] >= bound - slack)
+        near = np.flatnonzero(scores[rows] >= coarse[place] - slack)
         fine = np.full(len(owners), -np.inf)
         np.maximum.at(fine, place[near], self._cosines(rows[near], probe))
-        at = np.flatnonzero(fine > -np.inf)
-        ranked = sorted(zip((-fine[at]).tolist(), [names[int(owner)] for owner in owners[at]], strict=True))
+        ranked = sorted(zip((-fine).tolist(), [names[owner] for owner in owners.tolist()], strict=True))
         # The last identity of all leads the lowest score there can be, -1.
         following = [-minus for minus, _ in ranked[1:]] + [-1.0]
         return tuple(
@@ -150,13 +145,13 @@ class Index:
     def _leading(self, scores: NDArray[np.float32], want: int, slack: np.float32) -> NDArray[np.int64]:
         """Rows among which the `want` best identities are sure to have their best templates.
 
-        The m-th largest chunk maximum is reached by m rows at least; when the rows that reach it belong
-        to `want` identities, no other row can be the best of one of these. Otherwise m grows.
+        At least m rows reach the m-th largest chunk maximum; when all that reach it belong to `want`
+        identities or more, no row below it can be the best of one of these. Otherwise m grows.
         """
-        whole = len(scores) - len(scores) % _CHUNKS
-        maxima = np.concatenate([scores[:whole].reshape(_CHUNKS, -1).max(axis=0), scores[whole:]])
+        chunks = len(scores) // _CHUNK_ROWS
+        maxima = scores[: chunks * _CHUNK_ROWS].reshape(_CHUNK_ROWS, chunks).max(axis=0)
         m = want
-        while m < len(maxima):
+        while m <= chunks:
             floor = np.partition(maxima, -m)[-m]
             rows = np.flatnonzero(scores >= floor)
             if len(np.unique(self._owners[rows])) >= want:

@@ -55,10 +55,10 @@ class Mirror:
         if since == 0:
             self.names, self.index = names, index
         else:
-            self.index.remove(np.array(changed, np.int64))
+            outdated = [person for person in changed if self.names.pop(person, None) is not None]
+            if outdated:
+                self.index.remove(np.array(outdated, np.int64))
             self.index.extend(index)
-            for person in changed:
-                self.names.pop(person, None)
             self.names.update(names)
         self._seq, self._version = seq, version
         return len(changed) > 0

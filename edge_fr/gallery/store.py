@@ -95,7 +95,7 @@ class Gallery:
             raise InputError("a new gallery needs the card of the embedder it is for, got None")
         if read_only and (create or path == MEMORY):
             raise InputError("a new gallery cannot be read_only: nobody could be enrolled in it")
-        db = connect(path, card, create=create, read_only=read_only, busy_s=busy_s)
+        db = connect(path, card, create=create, busy_s=busy_s)
         with ExitStack() as undo, explained(path, "read"):
             undo.callback(db.close)
             gallery = cls(db, path, card, read_only=read_only, refresh_s=refresh_s)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import sys
-from bisect import bisect_left
+from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -59,23 +59,24 @@ def score_threshold(card: ModelCard, target_fpir: float, gallery_size: int) -> T
     # 1 - (1 - fpir)^(1/N), written so that it keeps its digits when it is tiny
     rate = -math.expm1(math.log1p(-target_fpir) / max(gallery_size, 1))
     wanted = math.log10(max(rate, sys.float_info.min))
-    at = bisect_left(rates, wanted)
-    if at == len(rates):
+    if abs(wanted - rates[0]) < 1e-9:  # the rarest measured rate itself, but for rounding
+        wanted = rates[0]
+    right = bisect_right(rates, wanted)  # the first measured rate that is more frequent
+    if right == len(rates):
         return Threshold(scores[-1], target_fpir, gallery_size, extrapolated=False)
-    if rates[at] == wanted:
-        return Threshold(scores[at], target_fpir, gallery_size, extrapolated=False)
-    if at == 0 and len(rates) == 1:
+    if right == 0 and len(rates) == 1:
         raise CardError(
             f"model card of {card.name!r}: a gallery of {gallery_size} at target_fpir {target_fpir:g} needs "
             f"the score of the false-match rate {10**wanted:.1e}, but impostor_scores has only "
             f"{10 ** rates[0]:.1e}; {_MEASURE}"
         )
-    left = max(at - 1, 0)  # at 0 the line through the two rarest rates is continued
+    left = max(right - 1, 0)
     slope = (scores[left + 1] - scores[left]) / (rates[left + 1] - rates[left])
     score = scores[left] + slope * (wanted - rates[left])
-    if at > 0:  # rounding must not leave the measured interval, or neighbours could change places
-        score = min(max(score, scores[left + 1]), scores[left])
-    return Threshold(min(score, 1.0), target_fpir, gallery_size, extrapolated=at == 0)
+    if right == 0:
+        return Threshold(min(score, 1.0), target_fpir, gallery_size, extrapolated=True)
+    # Rounding must not carry the score past the next measured one, or neighbours would change places.
+    return Threshold(max(score, scores[right]), target_fpir, gallery_size, extrapolated=False)
 
 
 def _measured(card: ModelCard) -> tuple[list[float], list[float]]:

@@ -39,7 +39,10 @@ def draw(image: Picture, faces: Faces, labels: Mapping[int, Decision]) -> Pictur
     picture = image.copy()
     boxes = [_clamped(face.box, picture) for face in faces]
     taken: list[Rectangle] = [box for box in boxes if box is not None]
-    for face, box in zip(faces, boxes, strict=True):
+    # By track, so that labels keep their places while the detector's order changes.
+    order = range(len(faces)) if faces.track_ids is None else np.argsort(faces.track_ids, kind="stable")
+    for i in order:
+        face, box = faces[int(i)], boxes[i]
         if box is None:  # wholly outside
             continue
         decision = None if face.track_id is None else labels.get(face.track_id)

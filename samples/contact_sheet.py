@@ -102,7 +102,8 @@ class ContactSheet:
 def chosen(track: Track) -> list[int]:
     """Which sightings are shown, COLUMNS at most: from the first to the answer, evenly by size.
 
-    The last one refused and the first one recognizable are always among them.
+    The last one refused, the first one recognizable and the worst one refused after it are always
+    among them.
     """
     seen = track.sightings
     first_good = next((i for i, s in enumerate(seen) if not s.refusals), None)
@@ -112,6 +113,8 @@ def chosen(track: Track) -> list[int]:
     if first_good is not None:
         last = max(last, first_good)
         picked |= {max(0, first_good - 1), first_good, last}
+        relapses = [i for i in range(first_good, last) if seen[i].refusals]
+        picked |= set(sorted(relapses, key=lambda i: seen[i].quality or 0.0)[:1])
     size = np.log([s.size_px for s in seen])
     while len(picked) < min(COLUMNS, last + 1):  # the one least like those picked
         rest = [i for i in range(last + 1) if i not in picked]

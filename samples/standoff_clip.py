@@ -213,7 +213,7 @@ def _paste(picture: Floats, walker: Walker, figures: Sequence[Floats], seconds: 
     layer = cv2.warpAffine(small, twice, (2 * (right - left), 2 * (bottom - top)), flags=cv2.INTER_LINEAR)
     layer = cv2.resize(layer, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
     if blur_px:
-        layer = cv2.filter2D(layer, -1, _smear(blur_px))
+        layer = cv2.GaussianBlur(cv2.filter2D(layer, -1, _smear(blur_px)), (0, 0), 0.4 * blur_px)
     light = 0.92 + 0.12 * np.cos((pose.distance_m - 1.8) * 2 * np.pi / 3)
     place = picture[top:bottom, left:right]
     place *= 1 - layer[..., 3:]

@@ -36,7 +36,7 @@ class Walker:
     margin_px: int  # drawn beside the portrait, left and right
     lateral_m: tuple[float, float]  # at the far end, in front of the camera
     distance_m: tuple[float, float]
-    blurred_s: tuple[tuple[float, float], ...]  # when the person moves too fast for the shutter
+    blurred_s: tuple[tuple[float, float], ...]  # when the camera has lost its focus and the person hurries
 
     @property
     def px_per_m(self) -> float:
@@ -85,7 +85,7 @@ COLLINS = Walker(
     margin_px=10,
     lateral_m=(-0.62, -0.46),
     distance_m=(13.75, 1.375),
-    blurred_s=((5.7, 6.3),),
+    blurred_s=((2.5, 3.1), (5.7, 6.3)),
 )
 
 HOPPER = Walker(
@@ -98,7 +98,7 @@ HOPPER = Walker(
     margin_px=40,
     lateral_m=(0.55, 0.52),
     distance_m=(15.0, 1.45),
-    blurred_s=((6.8, 7.2),),
+    blurred_s=((3.5, 4.1), (6.8, 7.2)),
 )
 
 WALKERS = (COLLINS, HOPPER)

@@ -138,6 +138,11 @@ def test_labels_of_neighbours_cover_neither_each_other_nor_a_face() -> None:
         assert (together[top:bottom, left:right] == 80).all()
 
 
+def test_labels_keep_their_places_when_the_order_of_the_faces_changes() -> None:
+    faces = faces_at((300, 200, 312, 214), (330, 200, 342, 214), refusals=(TOO_SMALL,))
+    np.testing.assert_array_equal(draw(plain(80), faces, {}), draw(plain(80), faces[[1, 0]], {}))
+
+
 def test_the_reason_of_the_answer_is_shown_where_the_frame_has_none() -> None:
     refused = Decision("unrecognizable", None, (), 0.36, 0, refusals=(TOO_SMALL,))
     box = (200, 200, 300, 320)
@@ -153,6 +158,14 @@ def test_a_name_in_any_letters_is_drawn_and_line_breaks_are_not() -> None:
 
     assert dark_ink(named("Žofie Müller")).sum() > 50
     np.testing.assert_array_equal(named("A\nB"), named("A?B"))
+
+
+def test_faces_without_tracks_are_drawn() -> None:
+    untracked = Faces(
+        np.array([[200, 200, 300, 320]], np.float32), np.ones(1, np.float32), np.zeros((1, 5, 2), np.float32)
+    )
+    tracked = draw(plain(), faces_at((200, 200, 300, 320)), {})
+    np.testing.assert_array_equal(draw(plain(), untracked, {0: GRACE}), tracked)
 
 
 def test_a_face_half_outside_is_framed_at_the_edge_and_one_outside_is_left_out() -> None:

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import combinations
 from pathlib import Path
@@ -85,19 +85,22 @@ def test_both_people_walk_from_twelve_to_a_hundred_and_ten_pixels_and_more(clip:
         boxes = np.array([row.box for row in rows])
         assert (boxes[:, :2] >= 0).all()
         assert (boxes[:, 2:] <= (WIDTH, HEIGHT)).all()
-        assert 3 <= sum(row.blurred for row in rows) <= 12
+        assert 5 <= sum(row.blurred for row in rows) <= 20
 
 
 def test_the_detector_finds_both_faces_where_they_are_and_nothing_else(clip: Clip) -> None:
     detector = Detector(open_engine(model("yunet")))
     for i in range(0, 125, 6):
         found = detector.detect(clip.pictures[i])
-        assert len(found) == 2, f"frame {i}"
-        for row in clip.truth[i].values():
-            best = max(overlap(row.box, box) for box in found.boxes)
-            # On a 12 px face an error of 1 px at two sides is an overlap of 0.7; the detector's frame is
-            # not the same at all sizes, so that a large face reaches 0.86 and not 1.
-            assert best > (0.8 if row.width_px > 40 and not row.blurred else 0.6), row
+        rows = list(clip.truth[i].values())
+        for box in found.boxes:
+            assert max(overlap(row.box, box) for row in rows) > 0.4, f"frame {i}: a face where there is none"
+        for row in rows:
+            if not row.blurred:
+                # On a 12 px face an error of 1 px at two sides is an overlap of 0.7; the detector's frame
+                # is not the same at all sizes, so that a large face reaches 0.86 and not 1.
+                best = max(overlap(row.box, box) for box in found.boxes)
+                assert best > (0.8 if row.width_px > 40 else 0.6), row
 
 
 def test_blurred_frames_are_blurred(clip: Clip) -> None:
@@ -118,6 +121,7 @@ def shown(clip: Clip) -> tuple[list[dict[str, Any]], str]:
     model("yunet")
     model("sface")
     before = (clip.out / "standoff.mp4").stat().st_mtime_ns
+    (clip.out / "events.jsonl").write_text('{"event_id": "of an earlier demo"}\n', encoding="utf-8")
     screen = io.StringIO()
     demo(clip.out, None, None, Console(file=screen, width=160))
     assert (clip.out / "standoff.mp4").stat().st_mtime_ns == before  # not rendered again
@@ -159,6 +163,7 @@ def test_the_demo_prints_its_events_and_writes_what_it_says(
     clip: Clip, shown: tuple[list[dict[str, Any]], str]
 ) -> None:
     printed = shown[1]
+    assert "of an earlier demo" not in {event["event_id"] for event in shown[0]}
     for event in shown[0]:
         assert event["type"].removeprefix("face.") in printed
     assert "Eileen Collins" in printed
@@ -231,6 +236,14 @@ def test_the_moments_that_matter_are_always_shown() -> None:
     assert {0, 22, 23, 30} <= set(picked)
     assert max(picked) == 30  # nothing after the answer
     assert max(np.diff(picked)) <= 8  # evenly spread
+
+
+def test_the_worst_relapse_before_the_answer_is_shown() -> None:
+    for worst in range(24, 30):
+        seen = [sighting(i, 12 * 1.05**i, *(["too small"] if i < 23 else [])) for i in range(40)]
+        seen[worst] = replace(seen[worst], refusals=("blurred",), quality=0.1)
+        seen[29 if worst < 29 else 28] = replace(seen[29], refusals=("blurred",), quality=0.3)
+        assert worst in chosen(Track(seen, [(30 * 80_000_000, decision("unknown"))]))
 
 
 def test_a_track_that_was_never_recognizable_is_shown_to_its_end() -> None:

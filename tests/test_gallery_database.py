@@ -246,7 +246,8 @@ def test_a_locked_file_is_reported_after_the_stated_wait(path: Path, enrolled: b
         db = sqlite3.connect(path, isolation_level=None)
         db.execute("BEGIN EXCLUSIVE")
         with pytest.raises(
-            GalleryFileError, match=r"cannot add to gallery .* another process holds it .*fuser"
+            GalleryFileError,
+            match=r"cannot add to gallery .* another process holds it .* within 0.05 s.*fuser",
         ):
             gallery.add("Ada", unit(1))
         with pytest.raises(GalleryFileError, match=r"cannot read gallery .* another process holds it"):

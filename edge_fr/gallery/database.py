@@ -1,4 +1,7 @@
-"""The gallery's file: one SQLite database, opened without changing it and explained when it fails.
+"""The gallery's file: one SQLite database, opened with care and explained when it fails.
+
+Opening changes nothing in a file, whole or damaged, except that a write which a power cut left
+unfinished is undone.
 
 Journal: SQLite's rollback journal (DELETE), not its write-ahead log. Searches run in memory, so there
 are no readers for a write-ahead log to spare; in exchange the gallery is one file, which can be copied
@@ -91,22 +94,24 @@ def transaction(db: sqlite3.Connection, kind: Literal["DEFERRED", "IMMEDIATE"]) 
 
 
 @contextmanager
-def explained(path: str, doing: str) -> Iterator[None]:
+def explained(path: str, doing: str, busy_s: float) -> Iterator[None]:
     """Turns SQLite's errors into GalleryFileError: what failed, why, and what to do."""
     try:
         yield
     except sqlite3.ProgrammingError:
         raise  # a mistake in this package, not in the file
     except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: Python cannot read SQLite's message
-        raise GalleryFileError(f"cannot {doing} gallery {path}: {_reason(str(error), path)}") from error
+        raise GalleryFileError(
+            f"cannot {doing} gallery {path}: {_reason(str(error), path, busy_s)}"
+        ) from error
 
 
-def _reason(message: str, path: str) -> str:
+def _reason(message: str, path: str, busy_s: float) -> str:
     # By SQLite's message: Python 3.10 does not give the error code.
     if "locked" in message:
         return (
-            f"another process holds it ({message}) and did not let go in time; nothing was changed. "
-            f"`fuser {path}` names the process; try again when it is done"
+            f"another process holds it ({message}) and did not let go within {busy_s:g} s; nothing was "
+            f"changed. `fuser {path}` names the process; try again when it is done"
         )
     if "readonly" in message or "unable to open" in message:
         unfinished = os.path.exists(f"{path}-journal")
@@ -136,7 +141,7 @@ def connect(path: str, card: ModelCard | None, *, create: bool, busy_s: float) -
         # "rw" never makes a file, and falls back to reading one that may not be written. A gallery that
         # is only read is opened so, too: after a power cut a reader has to undo the unfinished write.
         uri = f"file:{quote(os.fsencode(os.path.abspath(path)))}?mode=rw"
-    with ExitStack() as undo, explained(path, "open"):
+    with ExitStack() as undo, explained(path, "open", busy_s):
         db = sqlite3.connect(uri, uri=True, timeout=busy_s, isolation_level=None, check_same_thread=False)
         undo.callback(db.close)
         # Larger than the default of 4096 because a 512-d template would fill half of such a page.

@@ -13,7 +13,7 @@ from edge_fr.gallery.index import Index
 
 PERSON = "SELECT id, identity, enrolled_at_us, templates, crc32 FROM people"
 TEMPLATE = "SELECT person, embedding, quality, source, added_at_us, crc32 FROM templates"
-_CHANGED = "(SELECT person FROM changes WHERE seq > ?)"
+_CHANGED = "SELECT person FROM changes WHERE seq > ?"
 _ROWS_AT_ONCE = 4096
 
 PersonRow = tuple[int, str, int, int, int]
@@ -45,12 +45,11 @@ class Mirror:
         if self._db.execute("PRAGMA data_version").fetchone()[0] == self._version:
             return False
         with transaction(self._db, "DEFERRED"):
-            last = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'changes'").fetchone()
-            seq = 0 if last is None else int(last[0])
+            seq = self._db.execute("SELECT coalesce(max(seq), 0) FROM changes").fetchone()[0]
             version = self._db.execute("PRAGMA data_version").fetchone()[0]
             # A sequence that went back means that an older copy was written over the file.
             since = self._seq if seq >= self._seq else 0
-            changed = [row[0] for row in self._db.execute(_CHANGED[1:-1], (since,))]
+            changed = [row[0] for row in self._db.execute(_CHANGED, (since,))]
             names, index = self._read(since)
         if since == 0:
             self.names, self.index = names, index
@@ -65,8 +64,8 @@ class Mirror:
 
     def _read(self, since: int) -> tuple[dict[int, str], Index]:
         """Everybody who changed after `since` and is still there; 0 reads everybody."""
-        only_people = f" WHERE id IN {_CHANGED}" if since else ""
-        only_templates = f" WHERE person IN {_CHANGED}" if since else ""
+        only_people = f" WHERE id IN ({_CHANGED})" if since else ""
+        only_templates = f" WHERE person IN ({_CHANGED})" if since else ""
         bound = (since,) if since else ()
         people = checked_people(self._db.execute(PERSON + only_people, bound), self._path)
         names = {row[0]: row[1] for row in people}

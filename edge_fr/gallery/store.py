@@ -51,7 +51,14 @@ class Gallery:
     """
 
     def __init__(
-        self, db: sqlite3.Connection, path: str, card: ModelCard | None, *, read_only: bool, refresh_s: float
+        self,
+        db: sqlite3.Connection,
+        path: str,
+        card: ModelCard | None,
+        *,
+        read_only: bool,
+        refresh_s: float,
+        busy_s: float,
     ) -> None:
         enrolled = enrolled_card(db, path)
         self._card = enrolled if card is None else card
@@ -63,6 +70,7 @@ class Gallery:
         self._open_db: sqlite3.Connection | None = db
         self._read_only = read_only
         self._refresh_s = refresh_s
+        self._busy_s = busy_s
         self._lock = threading.RLock()
         self._mirror = Mirror(db, path, self._size)
         self._refreshed_at = time.monotonic()
@@ -96,9 +104,9 @@ class Gallery:
         if read_only and (create or path == MEMORY):
             raise InputError("a new gallery cannot be read_only: nobody could be enrolled in it")
         db = connect(path, card, create=create, busy_s=busy_s)
-        with ExitStack() as undo, explained(path, "read"):
+        with ExitStack() as undo, explained(path, "read", busy_s):
             undo.callback(db.close)
-            gallery = cls(db, path, card, read_only=read_only, refresh_s=refresh_s)
+            gallery = cls(db, path, card, read_only=read_only, refresh_s=refresh_s, busy_s=busy_s)
             undo.pop_all()
         return gallery
 
@@ -227,7 +235,7 @@ class Gallery:
 
     def refresh(self) -> bool:
         """Takes over what other processes changed since the last look; says whether anything had."""
-        with self._lock, explained(self._path, "read"):
+        with self._lock, explained(self._path, "read", self._busy_s):
             self._db()
             self._require_same_file()
             changed = self._mirror.refresh()
@@ -236,14 +244,14 @@ class Gallery:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, explained(self._path, "read"):
+        with self._lock, explained(self._path, "read", self._busy_s):
             db = self._db()
             with transaction(db, "DEFERRED"):
                 yield db
 
     @contextmanager
     def _writing(self, doing: str) -> Iterator[sqlite3.Connection]:
-        with self._lock, explained(self._path, doing):
+        with self._lock, explained(self._path, doing, self._busy_s):
             db = self._db()
             if self._read_only:
                 raise GalleryFileError(

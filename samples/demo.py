@@ -60,8 +60,8 @@ def demo(out: Path, source: str | None, gallery: str | None, console: Console) -
     """Runs the pipeline over the source (None: the rendered clip) and writes the three files."""
     out.mkdir(parents=True, exist_ok=True)
     if source is None:
-        source, gallery = str(rendered(out, console)), str(out / "people.db")
-        (out / "people.db").unlink(missing_ok=True)
+        source, gallery = str(rendered(out, console)), str(out / "standoff.db")
+        Path(gallery).unlink(missing_ok=True)
         with Recognizer.open(gallery) as recognizer:
             recognizer.enroll("Eileen Collins", standoff_people.portrait(standoff_people.COLLINS))
         console.print("enrolled Eileen Collins; Grace Hopper is a stranger")

@@ -44,10 +44,10 @@ _MOST_NAMES_COMPARED = 10_000  # a fifth of a second
 class Gallery:
     """People and their templates in one SQLite file, with an exact search in memory.
 
-    `Gallery.open` makes one; it is a context manager. `len(gallery)` counts people. What `add` and
-    `remove` return from is on the disk. Several processes may have the file open, each sees the
-    others' changes. One gallery may be used from several threads, which wait for each other, but not
-    across a fork.
+    `Gallery.open` makes one; it is a context manager. `len(gallery)` counts people, as of the last
+    refresh. What `add` and `remove` return from is on the disk. Several processes may have the file
+    open, each sees the others' changes. One gallery may be used from several threads, which wait for
+    each other, but not across a fork.
     """
 
     def __init__(
@@ -116,17 +116,12 @@ class Gallery:
         return self._card
 
     @property
-    def identity_count(self) -> int:
-        """How many people a search compares with, as of the last refresh."""
-        return len(self._mirror.names)
-
-    @property
     def template_count(self) -> int:
         """How many templates a search compares with: the size to take a threshold for."""
         return len(self._mirror.index)
 
     def __len__(self) -> int:
-        return self.identity_count
+        return len(self._mirror.names)
 
     def __enter__(self) -> Gallery:
         return self

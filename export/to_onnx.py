@@ -18,7 +18,18 @@ from export.training.trainer import load_trained
 # Operators that TensorRT since 8 and onnxruntime run without dynamic shapes.
 ALLOWED = frozenset(
     {
-        *("Add", "AveragePool", "BatchNormalization", "Concat", "Constant", "Conv", "Div", "Flatten", "Gemm"),
+        *(
+            "Add",
+            "AveragePool",
+            "BatchNormalization",
+            "Clip",
+            "Concat",
+            "Constant",
+            "Conv",
+            "Div",
+            "Flatten",
+            "Gemm",
+        ),
         *("Identity", "MatMul", "Mul", "PRelu", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Sigmoid"),
         *("Slice", "Sqrt", "Sub"),
     }

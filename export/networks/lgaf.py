@@ -75,10 +75,12 @@ def diversity_loss(heads: Tensor) -> Tensor:
 
 
 class LocalGlobalFusion(nn.Module):
-    """LGF: w = sigmoid(t (z_g - z_l) + b), embedding = normalised w f_g/|f_g| + (1 - w) f_l/|f_l|.
+    """LGF: w = sigmoid(t (z_g - z_l) + b); embedding = normalised w f_g/|f_g| + (1 - w) f_l/|f_l|.
 
-    z is a branch's length, standardised; lengths are detached, else the network inflates one branch to win.
-    b starts at 3, so that the global branch, which is pretrained, holds 95 %.
+    z is a branch's length, standardised, a third of it, within -1..1 (as AdaFace treats norms): at first
+    the local branch's lengths grow faster than their statistics follow, and without the bound it takes
+    over untrained. Lengths are detached, else the network inflates one branch to win. b starts at 3, so
+    that the global branch, which is pretrained, holds 95 %.
     """
 
     mean: Tensor
@@ -93,7 +95,7 @@ class LocalGlobalFusion(nn.Module):
         self.register_buffer("measured", torch.zeros(()))
 
     @torch.no_grad()
-    def measure(self, f_global: Tensor, f_local: Tensor, momentum: float = 0.01) -> None:
+    def measure(self, f_global: Tensor, f_local: Tensor, momentum: float = 0.05) -> None:
         """Takes one batch into the running statistics of both lengths; the first batch sets them."""
         lengths = torch.cat([length(f_global), length(f_local)], 1)  # N x 2
         rate = momentum if self.measured else 1.0
@@ -104,8 +106,8 @@ class LocalGlobalFusion(nn.Module):
     def forward(self, f_global: Tensor, f_local: Tensor) -> tuple[Tensor, Tensor]:
         """N x D, N x D -> unit embeddings N x D and the global branch's weight N x 1."""
         n_global, n_local = length(f_global), length(f_local)
-        z_global = (n_global.detach() - self.mean[:1]) / self.std[:1]
-        z_local = (n_local.detach() - self.mean[1:]) / self.std[1:]
+        z_global = ((n_global.detach() - self.mean[:1]) / (3 * self.std[:1])).clamp(-1, 1)
+        z_local = ((n_local.detach() - self.mean[1:]) / (3 * self.std[1:])).clamp(-1, 1)
         w = torch.sigmoid(self.temperature * (z_global - z_local) + self.bias)
         fused = w * (f_global / n_global) + (1 - w) * (f_local / n_local)
         return fused / length(fused), w

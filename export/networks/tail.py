@@ -49,16 +49,10 @@ def fit(tail: FactorisedTail, linear: nn.Linear, f4: Iterable[Tensor], *, ridge:
     squeeze = (inverse_half @ left).T  # k x C
     tail.squeeze.weight.copy_(squeeze.float()[:, :, None, None])
 
-    width = squeezed * 49 + 1
-    gram, cross = (
-        torch.zeros(width, width, dtype=torch.float64),
-        torch.zeros(width, len(linear.bias), dtype=torch.float64),
-    )
-    for batch in f4:
-        small = tail.squeeze(batch).flatten(1)  # N x 49k
-        rows = torch.cat([small, torch.ones(len(small), 1)], 1)
-        gram += (rows.T @ rows).double()
-        cross += (rows.T @ linear(batch.flatten(1))).double()
+    small = torch.cat([tail.squeeze(batch).flatten(1) for batch in f4])  # N x 49k
+    rows = torch.cat([small, torch.ones(len(small), 1)], 1)
+    answers = torch.cat([linear(batch.flatten(1)) for batch in f4])  # N x D
+    gram, cross = (rows.T @ rows).double(), (rows.T @ answers).double()
     # The factorised matrix itself is the prior, so that directions unseen in `f4` keep their meaning.
     prior = (left.T @ weighted).reshape(squeezed, -1, 49).permute(0, 2, 1)  # k x 49 x D
     prior = torch.cat([prior.reshape(squeezed * 49, -1), linear.bias.double()[None]])

@@ -20,7 +20,7 @@ class Weights(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     distillation: float = 10.0
-    prototypes: float = 0.5
+    prototypes: float = 0.3
     local: float = 3.0  # distillation of the local branch alone
     attention: float = 1.0
     index: float = 2.0

@@ -45,11 +45,13 @@ class Lanes:
         Two shares add to the same gradient in either order, which gives the same sum to the bit.
         """
         assert self._leaves is not None
-        shares = [leaf.grad.chunk(self._count) for leaf in self._leaves if leaf.grad is not None]
+        shares = [
+            (i, leaf.grad.chunk(self._count)) for i, leaf in enumerate(self._leaves) if leaf.grad is not None
+        ]
 
         def run(lane: int) -> None:
-            outputs = self._outputs[lane][2 - len(shares) :]
-            gradients = [share[lane].to(out.dtype) for share, out in zip(shares, outputs, strict=True)]
+            outputs = [self._outputs[lane][i] for i, _ in shares]
+            gradients = [share[lane].to(out.dtype) for (_, share), out in zip(shares, outputs, strict=True)]
             torch.autograd.backward(outputs, gradients)
 
         list(self._pool.map(run, range(len(self._outputs))))

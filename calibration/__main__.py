@@ -1,4 +1,4 @@
-"""python -m calibration evaluate MODEL --dataset lfw:DIR --conditions clean,px16 [--json out.json]"""
+"""python -m calibration evaluate MODEL [MODEL ...] --dataset lfw:DIR [--json OUT.json] [--plots DIR]"""
 
 from __future__ import annotations
 
@@ -7,22 +7,43 @@ import json
 import sys
 from pathlib import Path
 
-from edge_fr.errors import EdgeFrError
+from edge_fr.errors import EdgeFrError, InputError
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m calibration", description="What a recognizer is worth.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    evaluate = commands.add_parser("evaluate", help="measure a recognizer on labelled pairs")
-    evaluate.add_argument("model", help="a model's name or an ONNX file")
-    evaluate.add_argument("--dataset", required=True, help="lfw:DIR or people:DIR")
-    evaluate.add_argument("--conditions", default="clean,px8,px12,px16,px24,mask,mask+px24")
+    evaluate = commands.add_parser("evaluate", help="measure recognizers on labelled pictures")
+    evaluate.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="a model's name or an ONNX file; of several, the first is what the others are compared with",
+    )
+    evaluate.add_argument(
+        "--dataset",
+        required=True,
+        metavar="FORM:PATH",
+        help="lfw:DIR, people:DIR, bin:FILE (insightface), tinyface:DIR, survface:DIR, scface:DIR or ijb:DIR",
+    )
+    evaluate.add_argument(
+        "--conditions",
+        metavar="NAMES",
+        help="such as clean,px16,mask+px24; without it what the dataset is usually reported under",
+    )
+    evaluate.add_argument(
+        "--detector",
+        metavar="MODEL",
+        help="such as yunet: aligns pictures that are no aligned crops, and is judged as a quality score",
+    )
     evaluate.add_argument("--json", type=Path, metavar="OUT.json", help="also write the figures there")
+    evaluate.add_argument("--plots", type=Path, metavar="DIR", help="draw the curves into this folder")
     evaluate.add_argument("--draws", type=int, default=400, help="bootstrap draws (%(default)s)")
+    evaluate.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="%(default)s")
     evaluate.set_defaults(command=_evaluate)
-    arguments = parser.parse_args()
+    parsed = parser.parse_args(arguments)
     try:
-        arguments.command(arguments)
+        parsed.command(parsed)
     except EdgeFrError as error:
         print(f"calibration: {error}", file=sys.stderr)
         return 1
@@ -30,23 +51,61 @@ def main() -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from calibration.conditions import check
     from calibration.datasets import open_dataset
-    from calibration.evaluate import evaluate
+    from calibration.evaluate import embeddings_needed, evaluate
+    from calibration.report import lines, to_json
+    from edge_fr.detect import Detector
     from edge_fr.embed import Embedder
     from edge_fr.engine import open_engine
     from edge_fr.models import resolve
 
-    dataset = open_dataset(arguments.dataset)
-    embedder = Embedder(open_engine(resolve(arguments.model)))
-    report = evaluate(dataset, embedder, arguments.conditions.split(","), draws=arguments.draws)
-    for name, row in report["conditions"].items():
-        figures = "  ".join(
-            f"{key} {row[key]['value']:.4f} [{row[key]['interval'][0]:.4f}, {row[key]['interval'][1]:.4f}]"
-            for key in ("tar_at_far_1e-2", "auc", "accuracy")
+    if arguments.json is not None and not arguments.json.parent.is_dir():
+        raise InputError(f"--json {arguments.json}: there is no folder {arguments.json.parent}")
+    if arguments.plots is not None:
+        from calibration.plots import draw  # before the work: matplotlib may be missing
+    device = arguments.device
+    detector = None
+    if arguments.detector is not None:
+        # A low threshold, so that a score of little confidence counts as one.
+        detector = Detector(open_engine(resolve(arguments.detector), device=device), score_threshold=0.05)
+    embedders = [Embedder(open_engine(resolve(model), device=device)) for model in arguments.models]
+    dataset = open_dataset(arguments.dataset, detector)
+    conditions = arguments.conditions.split(",") if arguments.conditions else dataset.conditions
+    for condition in conditions:
+        check(condition)
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    with progress:
+        total = embeddings_needed(dataset, conditions) * len(embedders)
+        task = progress.add_task("embedding", total=total)
+        recognitions = evaluate(
+            dataset,
+            embedders,
+            conditions,
+            detector=detector,
+            draws=arguments.draws,
+            advance=lambda count: progress.advance(task, count),
         )
-        print(f"{name:<10} {figures}  rank-1 {row['identification'].get('rank1', float('nan')):.4f}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    for line in lines(dataset, recognitions):
+        print(line)
+    if dataset.whole:
+        print(f"no face found in {len(dataset.whole)} pictures, which were taken whole", file=sys.stderr)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(to_json(dataset, recognitions), indent=1) + "\n")
+    if arguments.plots is not None:
+        for path in draw(dataset, recognitions, arguments.plots):
+            print(f"wrote {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The degradations that figures are reported under, on aligned 112x112 crops.
 
-A condition is a name: `clean`, `pxN` (a face N pixels wide), `mask`, or several joined by `+`, applied
-from left to right: `mask+px24` is a masked face seen from afar. What is random is seeded by the
-picture's name alone, so a figure does not depend on the order of the data or on the machine.
+A condition is a name: `clean` (or `as is`, for pictures that are not), `pxN` (a face N pixels wide),
+`mask`, or several joined by `+`, applied from left to right: `mask+px24` is a masked face seen from
+afar. What is random is seeded by the picture's name alone, so a figure does not depend on the order of
+the data or on the machine.
 """
 
 from __future__ import annotations
@@ -15,30 +16,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fr.errors import InputError
+from edge_fr.structures import CROP_SIDE_PX
 
-SIDE = 112
+UNCHANGED = ("clean", "as is")
+
+
+def check(condition: str) -> None:
+    """InputError for a condition that `degrade` does not know."""
+    for part in condition.split("+"):
+        if part not in (*UNCHANGED, "mask"):
+            _side_px(part)
 
 
 def degrade(crop: NDArray[np.uint8], condition: str, name: str) -> NDArray[np.uint8]:
     """A copy of the (112, 112, 3) crop under the condition; InputError for an unknown one."""
+    return enlarge(captured(crop, condition, name))
+
+
+def captured(crop: NDArray[np.uint8], condition: str, name: str) -> NDArray[np.uint8]:
+    """What a camera delivers under the condition: N x N pixels after `pxN`, where `degrade` goes on to
+    112 x 112."""
     for part in condition.split("+"):
-        if part == "clean":
-            continue
-        if match := re.fullmatch(r"px(\d+)", part):
-            crop = low_resolution(crop, int(match[1]))
-        elif part == "mask":
-            crop = masked(crop, name)
-        else:
-            raise InputError(f"unknown condition {part!r}, expected clean, pxN (px16) or mask, joined by +")
+        if part == "mask":
+            crop = masked(enlarge(crop), name)
+        elif part not in UNCHANGED:
+            side = _side_px(part)
+            # by area averaging, as a sensor does
+            crop = np.asarray(cv2.resize(enlarge(crop), (side, side), interpolation=cv2.INTER_AREA), np.uint8)
     return crop
 
 
-def low_resolution(crop: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
-    """Down to side_px by area averaging, as a sensor does, and back up by bicubic interpolation."""
-    if not 2 <= side_px <= SIDE:
-        raise InputError(f"px{side_px}: expected a side between 2 and {SIDE}")
-    small = cv2.resize(crop, (side_px, side_px), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC), np.uint8)
+def enlarge(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A copy at 112 x 112 pixels, by bicubic interpolation."""
+    size = (CROP_SIDE_PX, CROP_SIDE_PX)
+    if picture.shape[:2] == size:
+        return picture.copy()
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def _side_px(part: str) -> int:
+    match = re.fullmatch(r"px(\d{1,3})", part)
+    if match is None:
+        expected = "clean, as is, pxN (px16) or mask, joined by +"
+        raise InputError(f"unknown condition {part!r}, expected {expected}")
+    side = int(match[1])
+    if not 2 <= side <= CROP_SIDE_PX:
+        raise InputError(f"condition {part}: expected a side between 2 and {CROP_SIDE_PX} px")
+    return side
 
 
 # A mask on the 112 template: over the nose bridge, down the cheeks, around the chin.
@@ -62,14 +86,14 @@ def masked(crop: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
     top[:, 1] += np.float32(rng.uniform(-3, 5))  # worn higher or lower
     rest[:] = (rest - (56, 90)) * rng.uniform(0.94, 1.06) + (56, 90)
     scale, shift = 8, 3  # cv2's fixed-point coordinates: eighths of a pixel
-    alpha = np.zeros((SIDE, SIDE), np.uint8)
+    alpha = np.zeros((CROP_SIDE_PX, CROP_SIDE_PX), np.uint8)
     cv2.fillPoly(alpha, [np.round(outline * scale).astype(np.int32)], 255, cv2.LINE_AA, shift)
     cloth = np.empty_like(crop)
     cloth[:] = _COLOURS[rng.integers(len(_COLOURS))]
     dark = tuple(int(v * 0.82) for v in cloth[0, 0])
     for x0, y0, x1, y1 in _PLEATS if rng.random() < 0.7 else ():
         cv2.line(cloth, (x0, y0), (x1, y1), dark, 1, cv2.LINE_AA)
-    straps = np.zeros((SIDE, SIDE), np.uint8)
+    straps = np.zeros((CROP_SIDE_PX, CROP_SIDE_PX), np.uint8)
     for x0, y0, x1, y1 in _STRAPS:
         cv2.line(straps, (x0, y0), (x1, y1), 255, 1, cv2.LINE_AA)
     alpha = np.maximum(alpha, straps)

@@ -1,110 +1,244 @@
-"""Measures a recognizer on labelled pairs under stated conditions.
+"""Measures recognizers on labelled pictures under stated conditions.
 
 Verification puts the condition on the second picture of each pair only: a good enrolment against a poor
-probe. Identification enrolls the first picture of everybody who has several and probes with the second
-under the condition; people with one picture are the strangers of the open-set figures.
+probe. Identification compares probes under the condition with a gallery that is left as it is. Every
+recognizer sees the same pixels, and the draws of all intervals are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.conditions import degrade
-from calibration.datasets import Dataset
-from calibration.metrics import Pairs, fnir_at_fpir, rank1, verification
+from calibration.conditions import UNCHANGED, captured, check, enlarge
+from calibration.datasets.dataset import Dataset, Numbers, PairList, Templates
+from calibration.discard import Discard, error_versus_discard
+from calibration.identification import Searches, Vectors, search
+from calibration.metrics import Figure, Floats, Pairs, bootstrap, threshold_at_far, verification
+from calibration.quality_scores import quality_scores
+from edge_fr.detect import Detector
 from edge_fr.embed import Embedder, Embeddings
+from edge_fr.engine import ModelCard
+from edge_fr.errors import InputError
 
 BATCH = 32
+DISCARD_FAR = 1e-2  # the error-versus-discard curves' threshold, over the pairs of all conditions together
 
 
-def embed_all(
-    dataset: Dataset, embedder: Embedder, pictures: Iterable[int], condition: str
-) -> tuple[NDArray[np.int64], Embeddings]:
-    """Embeds the distinct `pictures` under the condition; returns their numbers in order, and the rows."""
-    numbers = np.unique(np.fromiter(pictures, np.int64))
-    parts = []
-    for start in range(0, len(numbers), BATCH):
-        crops = [
-            degrade(dataset.read(i), condition, dataset.names[i]) for i in numbers[start : start + BATCH]
-        ]
-        parts.append(embedder.embed(np.stack(crops)))
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What one recognizer did under one condition: figures of the scored pairs, if the dataset has
+    pairs, and what each group of probes found."""
 
-    def column(values: list[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
-        rows = [v for v in values if v is not None]
-        return np.concatenate(rows) if rows else None
+    pairs: Pairs | None
+    figures: dict[str, Figure]
+    searches: dict[str, Searches]
 
-    vectors, *scores = (column(list(values)) for values in zip(*parts, strict=True))
-    assert vectors is not None
-    return numbers, Embeddings(vectors, *scores)
+
+@dataclass(frozen=True, eq=False)
+class Recognition:
+    """All of one recognizer: by condition, and by quality score the curve over all conditions together,
+    with the ratio of the `ri` curve's area to it where the recognizer has an `ri`."""
+
+    card: ModelCard
+    conditions: dict[str, Measured]
+    discards: dict[str, Discard]
+    ri_area_ratios: dict[str, Figure]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Embeddings of all pictures under one condition; NaN in rows that the condition does not need."""
+
+    vectors: Vectors
+    scores: dict[str, Floats]  # quality, by name, (N,)
 
 
 def evaluate(
-    dataset: Dataset, embedder: Embedder, conditions: Iterable[str], *, draws: int = 400
-) -> dict[str, Any]:
-    """The figures of each condition, with what they were measured on and by which model."""
-    numbers, clean = embed_all(dataset, embedder, range(len(dataset.names)), "clean")
-    assert len(numbers) == len(dataset.names)  # every picture, so row i is picture i
-    result: dict[str, Any] = {}
+    dataset: Dataset,
+    embedders: Sequence[Embedder],
+    conditions: Iterable[str],
+    *,
+    detector: Detector | None = None,
+    draws: int = 400,
+    advance: Callable[[int], object] = lambda count: None,
+) -> list[Recognition]:
+    """Measures each recognizer; `advance` is told how many embeddings were computed since the last call.
+
+    The detector is for the quality score `detector_score`. InputError for an unknown condition, before
+    anything is read.
+    """
+    conditions = list(dict.fromkeys(conditions))
     for condition in conditions:
-        if condition == "clean":
-            probes = clean.vectors
-        else:
-            used, degraded = embed_all(
-                dataset, embedder, [*dataset.second, *_identification(dataset)[1]], condition
+        check(condition)
+    if draws < 1:
+        raise InputError(f"draws is {draws}, expected at least 1")
+    enrolled = _look(dataset, embedders, "clean", detector, advance)
+    measured: list[dict[str, Measured]] = [{} for _ in embedders]
+    qualities: list[list[dict[str, Floats]]] = [[] for _ in embedders]
+    for condition in conditions:
+        unchanged = condition in UNCHANGED
+        probes = enrolled if unchanged else _look(dataset, embedders, condition, detector, advance)
+        for model, (clean, poor) in enumerate(zip(enrolled, probes, strict=True)):
+            measured[model][condition] = _measure(dataset, clean.vectors, poor.vectors, draws)
+            qualities[model].append(_pair_qualities(dataset, clean.scores, poor.scores))
+    return [
+        Recognition(embedder.card, results, *_discards(dataset, list(results.values()), quality, draws))
+        for embedder, results, quality in zip(embedders, measured, qualities, strict=True)
+    ]
+
+
+def embeddings_needed(dataset: Dataset, conditions: Iterable[str]) -> int:
+    """How many embeddings `evaluate` computes for each recognizer."""
+    degraded = [condition for condition in dict.fromkeys(conditions) if condition not in UNCHANGED]
+    return len(dataset.names) + sum(len(_pictures(dataset, condition)) for condition in degraded)
+
+
+def _pictures(dataset: Dataset, condition: str) -> Numbers:
+    """The pictures that are embedded under the condition: all as they are, degraded the probes."""
+    if condition in UNCHANGED:
+        return np.arange(len(dataset.names))
+    items = [] if dataset.pairs is None else [dataset.pairs.second]
+    if dataset.lookup is not None:
+        items += [*dataset.lookup.probes.values(), dataset.lookup.strangers]
+    return dataset.pictures_of(np.concatenate(items))
+
+
+def _judged(dataset: Dataset, condition: str) -> Numbers:
+    """The pictures whose quality is needed: those of the genuine pairs that are embedded then."""
+    if dataset.pairs is None or dataset.templates is not None:
+        return np.zeros(0, np.int64)
+    second = dataset.pairs.second[dataset.pairs.same]
+    return np.r_[dataset.pairs.first[dataset.pairs.same], second] if condition in UNCHANGED else second
+
+
+def _look(
+    dataset: Dataset,
+    embedders: Sequence[Embedder],
+    condition: str,
+    detector: Detector | None,
+    advance: Callable[[int], object],
+) -> list[Seen]:
+    """Embeds the pictures under the condition with each recognizer, and judges those of genuine pairs."""
+    count = len(dataset.names)
+    wanted = _judged(dataset, condition)
+    judged: dict[str, Floats] = {}
+    seen: list[Seen | None] = [None] * len(embedders)
+    for numbers, pictures in _batches(dataset, condition):
+        for i in np.flatnonzero(np.isin(numbers, wanted)):
+            for name, score in quality_scores(pictures[i], detector).items():
+                judged.setdefault(name, np.full(count, np.nan))[numbers[i]] = score
+        crops = np.stack([enlarge(picture) for picture in pictures])
+        for model, embedder in enumerate(embedders):
+            found = embedder.embed(crops)
+            rows = seen[model] = seen[model] or _empty(count, found)
+            rows.vectors[numbers] = found.vectors
+            rows.scores["embedding_norm"][numbers] = found.norms
+            if found.ri is not None:
+                rows.scores["ri"][numbers] = found.ri
+            advance(len(numbers))
+    return [Seen(_fused(dataset.templates, rows), {**rows.scores, **judged}) for rows in seen if rows]
+
+
+def _batches(dataset: Dataset, condition: str) -> Iterator[tuple[Numbers, list[NDArray[np.uint8]]]]:
+    numbers = _pictures(dataset, condition)
+    for start in range(0, len(numbers), BATCH):
+        some = numbers[start : start + BATCH]
+        yield some, [captured(dataset.read(i), condition, dataset.names[i]) for i in some]
+
+
+def _empty(count: int, found: Embeddings) -> Seen:
+    scores = {"embedding_norm": np.full(count, np.nan)}
+    if found.ri is not None:
+        scores["ri"] = np.full(count, np.nan)
+    return Seen(np.full((count, found.vectors.shape[1]), np.nan, np.float32), scores)
+
+
+def _fused(templates: Templates | None, rows: Seen) -> Vectors:
+    """The embeddings of the items: of a template, the unit sum over its media of each one's mean raw
+    embedding, weighted by the pictures' weights (the field's test mode with norm and detector score)."""
+    if templates is None:
+        return rows.vectors
+    weight = templates.weight * rows.scores["embedding_norm"].astype(np.float32)
+    order = np.lexsort((templates.media, templates.template))
+    template, media = templates.template[order], templates.media[order]
+    starts = np.flatnonzero(np.r_[True, (np.diff(template) != 0) | (np.diff(media) != 0)])
+    sums = np.add.reduceat((rows.vectors * weight[:, None])[order], starts)
+    means = sums / np.diff(np.r_[starts, len(order)])[:, None]
+    fused = np.add.reduceat(means, np.flatnonzero(np.r_[True, np.diff(template[starts]) != 0]))
+    return np.asarray(fused / np.linalg.norm(fused, axis=1, keepdims=True), np.float32)
+
+
+def _measure(dataset: Dataset, clean: Vectors, poor: Vectors, draws: int) -> Measured:
+    pairs, figures, searches = None, {}, {}
+    if dataset.pairs is not None:
+        pairs = Pairs(
+            _scores(dataset.pairs, clean, poor), dataset.pairs.same, _people(dataset), dataset.pairs.folds
+        )
+        figures = verification(pairs, fars=dataset.pairs.fars, draws=draws)
+    if dataset.lookup is not None and dataset.people is not None:
+        lookup, people = dataset.lookup, dataset.people
+        searches = {
+            group: search(
+                clean[lookup.gallery],
+                people[lookup.gallery],
+                poor[probes],
+                people[probes],
+                poor[lookup.strangers],
             )
-            probes = np.full_like(clean.vectors, np.nan)
-            probes[used] = degraded.vectors
-        scores = np.einsum("pd,pd->p", clean.vectors[dataset.first], probes[dataset.second])
-        people = np.c_[dataset.people[dataset.first], dataset.people[dataset.second]]
-        pairs = Pairs(scores.astype(np.float64), dataset.same, people, dataset.folds)
-        result[condition] = {
-            **verification(pairs, draws=draws),
-            "identification": identification(dataset, clean.vectors, probes),
+            for group, probes in lookup.probes.items()
+            if len(probes) and len(lookup.gallery)
         }
-    return {
-        "model": {
-            "name": embedder.card.name,
-            "weights_digest": embedder.card.weights_digest,
-            "precision": embedder.card.precision,
-        },
-        "dataset": {"title": dataset.title, "digest": dataset.digest, "pairs": len(dataset.first)},
-        "opencv": cv2.__version__,  # its resizing makes the low-resolution conditions
-        "conditions": result,
-    }
+    return Measured(pairs, figures, searches)
 
 
-def _identification(dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Picture numbers: enrolled, their probes (all later pictures), and one of each stranger."""
-    people, first, counts = np.unique(dataset.people, return_index=True, return_counts=True)
-    enrolled = first[counts > 1]
-    known = np.isin(dataset.people, people[counts > 1])
-    later = np.ones(len(dataset.people), bool)
-    later[first] = False
-    strangers = first[counts == 1]
-    return enrolled, np.r_[np.flatnonzero(known & later), strangers], strangers
+def _scores(pairs: PairList, clean: Vectors, poor: Vectors) -> Floats:
+    scores = np.empty(len(pairs.first))
+    step = 100_000  # 15 million pairs do not fit into memory at once
+    for start in range(0, len(scores), step):
+        rows = slice(start, start + step)
+        scores[rows] = np.einsum("pd,pd->p", clean[pairs.first[rows]], poor[pairs.second[rows]])
+    return scores
 
 
-def identification(
-    dataset: Dataset, gallery: NDArray[np.float32], probes: NDArray[np.float32]
-) -> dict[str, float | int]:
-    """Closed- and open-set figures; rows of both arrays are picture numbers."""
-    enrolled, probing, strangers = _identification(dataset)
-    mated = np.setdiff1d(probing, strangers)
-    if len(enrolled) == 0 or len(strangers) == 0:
+def _people(dataset: Dataset) -> Numbers | None:
+    if dataset.people is None or dataset.pairs is None:
+        return None
+    return np.stack([dataset.people[dataset.pairs.first], dataset.people[dataset.pairs.second]], axis=1)
+
+
+def _pair_qualities(dataset: Dataset, clean: dict[str, Floats], poor: dict[str, Floats]) -> dict[str, Floats]:
+    """The quality of each genuine pair by each score: the lower one of its two pictures."""
+    if dataset.pairs is None or dataset.templates is not None:
         return {}
-    scores = (probes[mated] @ gallery[enrolled].T).astype(np.float64)
-    others = (probes[strangers] @ gallery[enrolled].T).astype(np.float64)
-    people, owners = dataset.people[mated], dataset.people[enrolled]
-    return {
-        "gallery": len(enrolled),
-        "probes": len(mated),
-        "strangers": len(strangers),
-        "rank1": round(rank1(scores, people, owners), 5),
-        "fnir_at_fpir_1e-2": round(fnir_at_fpir(scores, people, owners, others, 1e-2), 5),
-        "fnir_at_fpir_1e-1": round(fnir_at_fpir(scores, people, owners, others, 1e-1), 5),
+    first, second = dataset.pairs.first[dataset.pairs.same], dataset.pairs.second[dataset.pairs.same]
+    return {name: np.minimum(clean[name][first], poor[name][second]) for name in clean}
+
+
+def _discards(
+    dataset: Dataset, results: list[Measured], qualities: list[dict[str, Floats]], draws: int
+) -> tuple[dict[str, Discard], dict[str, Figure]]:
+    """The curves over the genuine pairs of all conditions together, and the ri's area over each other's."""
+    pairs = [measured.pairs for measured in results if measured.pairs is not None]
+    if not pairs or not qualities[0]:
+        return {}, {}
+    same = pairs[0].same
+    threshold = threshold_at_far(np.concatenate([p.scores[~same] for p in pairs]), DISCARD_FAR)
+    genuine = np.concatenate([p.scores[same] for p in pairs])
+    weights = np.array(
+        [np.tile(row[same], len(pairs)) for row in bootstrap(pairs[0].people, same, draws, seed=0)]
+    )
+    by_score = {name: np.concatenate([quality[name] for quality in qualities]) for name in qualities[0]}
+    # What no score can do better than: the failures have the lowest quality.
+    by_score["oracle"] = (genuine >= threshold).astype(np.float64)
+    discards = {
+        name: error_versus_discard(genuine < threshold, quality, weights)
+        for name, quality in by_score.items()
     }
+    if "ri" not in discards:
+        return discards, {}
+    areas = {name: discard.area for name, discard in discards.items() if name not in ("ri", "oracle")}
+    return discards, {name: discards["ri"].area / area for name, area in areas.items()}

@@ -1,31 +1,178 @@
-"""Figures of merit for scores of pairs, for identification, and for quality scores.
+"""Figures of merit for the scores of pairs, with intervals.
 
 Scores are cosine similarities, higher is better; a pair is accepted when its score is at least the
 threshold. Intervals are 95 % percentile bootstraps that draw identities, not pairs: the pairs of one
-person are not independent of each other.
+person are not independent of each other. The same pairs and seed give the same draws, so that figures
+of two recognizers can be subtracted draw by draw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_fr.errors import InputError
+
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """A value, and what it would have been in each of the bootstrap's draws (D,)."""
+
+    value: float
+    draws: Floats
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where 95 % of the draws lie."""
+        low, high = np.percentile(self.draws, [2.5, 97.5])
+        return float(low), float(high)
+
+    def __sub__(self, base: Figure) -> Figure:
+        """The paired difference: both need the same draws."""
+        return Figure(self.value - base.value, self.draws - base.draws)
+
+    def __truediv__(self, base: Figure) -> Figure:
+        """The paired ratio; a draw in which the base is 0 counts as no change."""
+        same = base.draws == 0
+        draws = np.where(same, 1.0, self.draws / np.where(same, 1.0, base.draws))
+        return Figure(self.value / base.value if base.value else 1.0, draws)
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """Scored pairs: `scores` (P,), `same` (P,) whether both are one person, `people` (P, 2) identity
-    numbers, `folds` (P,) numbers of the cross-validation folds."""
+    numbers or None where nobody knows them, `folds` (P,) of the cross-validation or None."""
 
     scores: Floats
     same: Flags
-    people: NDArray[np.int64]
-    folds: NDArray[np.int64]
+    people: Numbers | None
+    folds: Numbers | None
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.scores).all():
+            raise InputError(f"{np.count_nonzero(~np.isfinite(self.scores))} scores are no finite numbers")
+        genuine = np.count_nonzero(self.same)
+        if genuine in (0, len(self.same)):
+            raise InputError(
+                f"{genuine} of {len(self.same)} pairs show one person twice, expected pairs of one person "
+                f"and pairs of two"
+            )
+
+
+class Ranked:
+    """Scored pairs in descending order of score, equal scores together: every figure is a sum over them.
+
+    `weights` (P,), in the order of the pairs, says how often each pair counts.
+    """
+
+    def __init__(self, pairs: Pairs) -> None:
+        self._order = np.argsort(-pairs.scores, kind="stable")
+        scores = pairs.scores[self._order]
+        self._same = pairs.same[self._order]
+        self._folds = None if pairs.folds is None else pairs.folds[self._order]
+        self._ends = np.flatnonzero(np.r_[scores[1:] != scores[:-1], True])
+        self.scores = scores[self._ends]  # the distinct ones
+
+    def roc(self, weights: Floats) -> tuple[Floats, Floats]:
+        """The shares of impostor and of genuine pairs accepted, from no score to all of them."""
+        genuine, impostors = self._accepted(weights)
+        return impostors / impostors[-1], genuine / genuine[-1]
+
+    def tar_at_far(self, far: float, weights: Floats) -> float:
+        """The share of genuine pairs accepted where at most a share `far` of the impostor pairs is."""
+        genuine, impostors = self._accepted(weights)
+        allowed = np.floor(far * impostors[-1] + 1e-9)
+        return float(genuine[np.searchsorted(impostors, allowed, side="right") - 1] / genuine[-1])
+
+    def auc(self, weights: Floats) -> float:
+        """The probability that a genuine pair scores above an impostor pair, ties counted half."""
+        far, tar = self.roc(weights)
+        return float((np.diff(far) * (tar[1:] + tar[:-1])).sum() / 2)
+
+    def accuracy(self, weights: Floats) -> float:
+        """Cross-validated accuracy: each fold is judged at the threshold that is best on the others,
+        midway between the two of their scores that it separates."""
+        assert self._folds is not None
+        ordered = weights[self._order]
+        right = 0.0
+        for fold in np.unique(self._folds):
+            held = self._folds == fold
+            accepted = self._count(self._threshold(np.where(held, 0.0, ordered)))
+            correct = np.where(np.arange(len(held)) < accepted, self._same, ~self._same)
+            right += float((ordered * (held & correct)).sum())
+        return right / float(weights.sum())
+
+    def _threshold(self, ordered: Floats) -> float:
+        gain = self._cumulated(np.where(self._same, ordered, -ordered))
+        seen = self._cumulated(ordered)
+        at = int(gain.argmax())  # how many distinct scores are accepted
+        after = int(np.searchsorted(seen, seen[at], side="right"))  # the next one that occurs here
+        if after > len(self.scores):
+            return float(self.scores[at - 1]) - 1e-6
+        below = float(self.scores[after - 1])
+        return (float(self.scores[at - 1]) + below) / 2 if at else below + 1e-6
+
+    def _count(self, threshold: float) -> int:
+        """How many pairs reach the threshold."""
+        distinct = int(np.searchsorted(-self.scores, -threshold, side="right"))
+        return int(self._ends[distinct - 1]) + 1 if distinct else 0
+
+    def _accepted(self, weights: Floats) -> tuple[Floats, Floats]:
+        ordered = weights[self._order]
+        genuine = self._cumulated(np.where(self._same, ordered, 0.0))
+        return genuine, self._cumulated(np.where(self._same, 0.0, ordered))
+
+    def _cumulated(self, ordered: Floats) -> Floats:
+        """The sums over the pairs that reach each distinct score, from none to all."""
+        return np.concatenate([[0.0], np.cumsum(ordered)[self._ends]])
+
+
+def verification(
+    pairs: Pairs, *, fars: tuple[float, ...] = (1e-2, 1e-3), draws: int = 400, seed: int = 0
+) -> dict[str, Figure]:
+    """auc, tar_at_far_1e-2 and so on, and accuracy where the pairs have folds."""
+    ranked = Ranked(pairs)
+    figures: dict[str, Callable[[Floats], float]] = {"auc": ranked.auc}
+    for far in fars:
+        figures[f"tar_at_far_{short(far)}"] = partial(ranked.tar_at_far, far)
+    if pairs.folds is not None:
+        figures["accuracy"] = ranked.accuracy
+    ones = np.ones(len(pairs.scores))
+    samples: dict[str, list[float]] = {name: [] for name in figures}
+    for weights in bootstrap(pairs.people, pairs.same, draws, seed):
+        for name, figure in figures.items():
+            samples[name].append(figure(weights))
+    return {name: Figure(figure(ones), np.array(samples[name])) for name, figure in figures.items()}
+
+
+def bootstrap(people: Numbers | None, same: Flags, draws: int, seed: int) -> Iterator[Floats]:
+    """How often each of the pairs counts when people are drawn anew, with replacement: (P,) a draw.
+
+    A pair of two people counts as often as both of them came together, a pair of one person as often
+    as that person came. Where people are not known the pairs themselves are drawn. A draw without any
+    genuine or without any impostor pair is drawn again.
+    """
+    rng = np.random.default_rng(seed)
+    number = len(same) if people is None else int(people.max()) + 1
+    for _ in range(draws):
+        while True:
+            counts = np.bincount(rng.integers(0, number, number), minlength=number).astype(np.float64)
+            if people is None:
+                weights = counts
+            else:
+                first = counts[people[:, 0]]
+                weights = np.where(same, first, first * counts[people[:, 1]])
+            if weights[same].any() and weights[~same].any():
+                break
+        yield weights
 
 
 def threshold_at_far(impostors: Floats, far: float) -> float:
@@ -35,104 +182,9 @@ def threshold_at_far(impostors: Floats, far: float) -> float:
     return float(np.nextafter(worst[allowed], np.inf)) if allowed < len(worst) else float(worst[-1])
 
 
-def tar_at_far(scores: Floats, same: Flags, far: float) -> float:
-    """The share of genuine pairs accepted where a share `far` of the impostor pairs is."""
-    return float((scores[same] >= threshold_at_far(scores[~same], far)).mean())
-
-
-def auc(scores: Floats, same: Flags) -> float:
-    """The probability that a genuine pair scores above an impostor pair, ties counted half."""
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    positives = int(same.sum())
-    rank_sum = ranks[same].sum() - positives * (positives + 1) / 2
-    return float(rank_sum / (positives * (len(same) - positives)))
-
-
-def best_threshold(scores: Floats, same: Flags) -> float:
-    """The threshold with the greatest accuracy, midway between the two scores it separates."""
-    order = np.argsort(-scores, kind="stable")
-    gains = np.r_[0, np.cumsum(np.where(same[order], 1, -1))]
-    at = int(gains.argmax())
-    ladder = np.r_[scores[order][0] + 1e-6, scores[order], scores[order][-1] - 1e-6]
-    return float((ladder[at] + ladder[at + 1]) / 2)
-
-
-def accuracy(pairs: Pairs) -> float:
-    """Cross-validated accuracy: each fold is judged at the threshold that is best on the others."""
-    right = 0
-    for fold in np.unique(pairs.folds):
-        held = pairs.folds == fold
-        threshold = best_threshold(pairs.scores[~held], pairs.same[~held])
-        right += int(((pairs.scores[held] >= threshold) == pairs.same[held]).sum())
-    return right / len(pairs.scores)
-
-
-def verification(pairs: Pairs, *, draws: int = 400, seed: int = 0) -> dict[str, dict[str, object]]:
-    """accuracy, auc, tar_at_far_1e-2 and tar_at_far_1e-3, each {"value", "interval"}."""
-    figures: dict[str, Callable[[Pairs], float]] = {
-        "accuracy": accuracy,
-        "auc": lambda p: auc(p.scores, p.same),
-        "tar_at_far_1e-2": lambda p: tar_at_far(p.scores, p.same, 1e-2),
-        "tar_at_far_1e-3": lambda p: tar_at_far(p.scores, p.same, 1e-3),
-    }
-    samples = list(_identity_draws(pairs, draws, seed))
-    result: dict[str, dict[str, object]] = {}
-    for name, figure in figures.items():
-        low, high = np.percentile([figure(sample) for sample in samples], [2.5, 97.5])
-        result[name] = {
-            "value": round(figure(pairs), 5),
-            "interval": [round(float(low), 5), round(float(high), 5)],
-        }
-    return result
-
-
-def _identity_draws(pairs: Pairs, draws: int, seed: int):  # type: ignore[no-untyped-def]
-    """Pairs as they would be with people drawn anew: a pair counts as often as both its people came."""
-    rng = np.random.default_rng(seed)
-    number = int(pairs.people.max()) + 1
-    for _ in range(draws):
-        counts = np.bincount(rng.integers(0, number, number), minlength=number)
-        a, b = counts[pairs.people[:, 0]], counts[pairs.people[:, 1]]
-        times = np.where(pairs.same, a, a * b)
-        index = np.repeat(np.arange(len(times)), times)
-        yield Pairs(pairs.scores[index], pairs.same[index], pairs.people[index], pairs.folds[index])
-
-
-def rank1(scores: Floats, probe_people: NDArray[np.int64], gallery_people: NDArray[np.int64]) -> float:
-    """Closed-set identification: the share of (P,) probes whose best of (P, G) scores is their own."""
-    return float((gallery_people[scores.argmax(axis=1)] == probe_people).mean())
-
-
-def fnir_at_fpir(
-    mated: Floats,
-    probe_people: NDArray[np.int64],
-    gallery_people: NDArray[np.int64],
-    non_mated: Floats,
-    fpir: float,
-) -> float:
-    """Open-set identification (ISO/IEC 19795-1): the share of enrolled probes that are missed, by rank
-    or by threshold, where a share `fpir` of the people who are not enrolled raises an alarm."""
-    threshold = threshold_at_far(non_mated.max(axis=1), fpir)
-    right = gallery_people[mated.argmax(axis=1)] == probe_people
-    return float(1 - (right & (mated.max(axis=1) >= threshold)).mean())
-
-
-def error_versus_discard(
-    genuine: Floats, quality: Floats, threshold: float, *, steps: int = 50, most: float = 0.5
-) -> tuple[Floats, Floats]:
-    """The false non-match rate of what is left when the share of lowest `quality` is discarded.
-
-    `genuine` (P,) scores of genuine pairs, `quality` (P,) of each pair (the lower of its two).
-    Returns (steps,) discarded shares from 0 to `most`, and the rates. Ties are discarded in an order
-    drawn once, so that a constant score neither gains nor loses by the order of the data.
-    """
-    order = np.lexsort((np.random.default_rng(0).random(len(quality)), quality))
-    errors = (genuine < threshold)[order].astype(np.float64)
-    left = np.cumsum(errors[::-1])[::-1]  # errors among this pair and all better ones
-    shares = np.linspace(0, most, steps)
-    cut = np.minimum((shares * len(errors)).astype(int), len(errors) - 1)
-    return shares, left[cut] / (len(errors) - cut)
+def short(rate: float) -> str:
+    """A rate as the names of figures have it: 1e-2."""
+    return f"{rate:.0e}".replace("e-0", "e-")
 
 
 def spearman(a: Floats, b: Floats) -> float:

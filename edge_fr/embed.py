@@ -17,11 +17,13 @@ _CROP_SHAPE = (CROP_SIDE_PX, CROP_SIDE_PX, 3)
 
 class Embeddings(NamedTuple):
     """One row a crop: `vectors` (N, D) float32 of unit length; `ri` and `mask_prob` (N,) float32 in
-    0..1, None for a recognizer that has no such output."""
+    0..1, None for a recognizer that has no such output; `norms` (N,) float32, the lengths that the
+    vectors had when they left the network."""
 
     vectors: NDArray[np.float32]
     ri: NDArray[np.float32] | None
     mask_prob: NDArray[np.float32] | None
+    norms: NDArray[np.float32]
 
 
 class Embedder:
@@ -76,7 +78,7 @@ class Embedder:
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         if (norms == 0).any():
             raise EngineError(f"{self.card.name} gave an embedding of length zero")
-        return Embeddings(vectors / norms, scores.get("ri"), scores.get("mask_prob"))
+        return Embeddings(vectors / norms, scores.get("ri"), scores.get("mask_prob"), norms[:, 0])
 
     def __call__(self, frame: Frame, faces: Faces) -> Faces:
         """Fills embeddings (and ri, mask_prob where the model has them) of the selected rows."""

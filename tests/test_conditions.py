@@ -7,20 +7,33 @@ import numpy as np
 import pytest
 import skimage.data
 
-from calibration.conditions import degrade
+from calibration.conditions import captured, check, degrade, enlarge
+from calibration.datasets.folders import REPORTED
 from edge_fr.errors import InputError
 
 CROP = cv2.resize(skimage.data.astronaut()[20:240, 110:330, ::-1], (112, 112), interpolation=cv2.INTER_AREA)
 
 
-def test_clean_changes_nothing() -> None:
-    assert np.array_equal(degrade(CROP, "clean", "a.jpg"), CROP)
+@pytest.mark.parametrize("condition", ["clean", "as is", "clean+as is"])
+def test_clean_changes_nothing_and_gives_a_copy(condition: str) -> None:
+    result = degrade(CROP, condition, "a.jpg")
+    assert np.array_equal(result, CROP)
+    assert not np.shares_memory(result, CROP)
 
 
 def test_low_resolution_is_area_down_and_cubic_up() -> None:
     small = cv2.resize(CROP, (16, 16), interpolation=cv2.INTER_AREA)
     expected = cv2.resize(small, (112, 112), interpolation=cv2.INTER_CUBIC)
     assert np.array_equal(degrade(CROP, "px16", "a.jpg"), expected)
+
+
+def test_what_a_camera_captures_is_as_small_as_the_face_was() -> None:
+    small = cv2.resize(CROP, (16, 16), interpolation=cv2.INTER_AREA)
+    assert np.array_equal(captured(CROP, "px16", "a.jpg"), small)
+    assert captured(CROP, "px16+mask", "a.jpg").shape == CROP.shape
+    for condition in ("px8", "mask+px24", "px24+px12", "mask", "clean"):
+        picture = captured(CROP, condition, "a.jpg")
+        assert np.array_equal(enlarge(picture), degrade(CROP, condition, "a.jpg"))
 
 
 def test_a_mask_covers_mouth_and_chin_and_leaves_eyes_and_forehead() -> None:
@@ -41,7 +54,14 @@ def test_joined_conditions_apply_from_left_to_right() -> None:
     assert np.array_equal(degrade(CROP, "mask+px24", "a.jpg"), expected)
 
 
-@pytest.mark.parametrize("condition", ["fog", "px0", "px999", "mask+", ""])
+@pytest.mark.parametrize("condition", ["fog", "px0", "px999", "px16px", "px1e1", "mask+", "", "px9999999999"])
 def test_an_unknown_condition_is_refused(condition: str) -> None:
     with pytest.raises(InputError, match="expected"):
         degrade(CROP, condition, "a.jpg")
+    with pytest.raises(InputError, match="expected"):
+        check(condition)
+
+
+def test_every_reported_condition_passes_the_check() -> None:
+    for condition in REPORTED:
+        check(condition)

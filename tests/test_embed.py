@@ -44,9 +44,10 @@ def test_pixels_are_scaled_to_the_range_of_the_card() -> None:
 
 
 def test_embeddings_have_unit_length_and_keep_their_order() -> None:
-    result = Embedder(FakeEngine(mean_colour)).embed(crops_of((0, 0, 9), (0, 9, 0), (9, 0, 0)))
+    result = Embedder(FakeEngine(mean_colour)).embed(crops_of((0, 0, 9), (0, 18, 0), (27, 0, 0)))
     assert np.linalg.norm(result.vectors, axis=1) == pytest.approx([1, 1, 1])
     assert result.vectors.argmax(axis=1).tolist() == [0, 1, 2]
+    assert result.norms == pytest.approx([82**0.5, 325**0.5, 730**0.5])  # of (9, 0, 0, 1) and so on
     assert result.ri is None
     assert result.mask_prob is None
 

@@ -5,19 +5,36 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from calibration.discard import SHARES, Discard, error_versus_discard
+from calibration.identification import search
 from calibration.metrics import (
+    Figure,
+    Floats,
     Pairs,
-    accuracy,
-    auc,
-    best_threshold,
-    error_versus_discard,
-    fnir_at_fpir,
-    rank1,
+    Ranked,
+    bootstrap,
+    short,
     spearman,
-    tar_at_far,
     threshold_at_far,
     verification,
 )
+from edge_fr.errors import InputError
+
+
+def pairs_of(scores: Floats, same: list[bool] | np.ndarray, **columns: np.ndarray | None) -> Pairs:
+    return Pairs(scores, np.array(same), columns.get("people"), columns.get("folds"))
+
+
+def ones(pairs: Pairs) -> Floats:
+    return np.ones(len(pairs.scores))
+
+
+def tied_pairs(count: int = 300) -> Pairs:
+    """Scores with many ties, genuine ones higher on average, in five folds."""
+    rng = np.random.default_rng(1)
+    same = rng.random(count) < 0.4
+    scores = np.round(rng.normal(np.where(same, 0.6, 0.3), 0.2), 1)
+    return pairs_of(scores, same, folds=rng.integers(0, 5, count))
 
 
 def test_the_threshold_lets_no_more_impostors_through_than_allowed_even_with_ties() -> None:
@@ -29,79 +46,239 @@ def test_the_threshold_lets_no_more_impostors_through_than_allowed_even_with_tie
 
 
 def test_tar_at_far_counts_the_genuine_pairs_above_that_threshold() -> None:
-    scores = np.array([0.8, 0.6, 0.3, *np.linspace(0, 0.5, 100)])
-    same = np.arange(len(scores)) < 3
-    assert tar_at_far(scores, same, 0.01) == pytest.approx(2 / 3)
+    pairs = pairs_of(np.array([0.8, 0.6, 0.3, *np.linspace(0, 0.5, 100)]), np.arange(103) < 3)
+    assert Ranked(pairs).tar_at_far(0.01, ones(pairs)) == pytest.approx(2 / 3)
+    pairs = tied_pairs()
+    for far in (0.0, 0.01, 0.1, 0.5):
+        threshold = threshold_at_far(pairs.scores[~pairs.same], far)
+        expected = (pairs.scores[pairs.same] >= threshold).mean()
+        assert Ranked(pairs).tar_at_far(far, ones(pairs)) == pytest.approx(expected)
 
 
 def test_auc_is_the_share_of_ordered_pairs_with_ties_counted_half() -> None:
-    rng = np.random.default_rng(1)
-    scores, same = rng.integers(0, 20, 300) / 20, rng.random(300) < 0.4
-    wins = [(g > i) + 0.5 * (g == i) for g in scores[same] for i in scores[~same]]
-    assert auc(scores, same) == pytest.approx(np.mean(wins))
+    pairs = tied_pairs()
+    genuine, impostors = pairs.scores[pairs.same], pairs.scores[~pairs.same]
+    wins = (genuine[:, None] > impostors) + 0.5 * (genuine[:, None] == impostors)
+    assert Ranked(pairs).auc(ones(pairs)) == pytest.approx(wins.mean())
 
 
-def test_the_best_threshold_beats_every_other_one() -> None:
-    rng = np.random.default_rng(2)
-    scores, same = rng.normal(size=200), rng.random(200) < 0.5
-    scores[same] += 1
-    best = ((scores >= best_threshold(scores, same)) == same).mean()
-    assert best == max(((scores >= t) == same).mean() for t in [*scores, scores.max() + 1])
+def test_the_roc_ends_with_everybody_accepted_and_starts_with_nobody() -> None:
+    pairs = pairs_of(np.array([0.9, 0.5, 0.5, 0.1]), [True, True, False, False])
+    far, tar = Ranked(pairs).roc(ones(pairs))
+    assert far.tolist() == [0, 0, 0.5, 1]
+    assert tar.tolist() == [0, 0.5, 1, 1]
+
+
+def test_accuracy_judges_each_fold_at_the_threshold_that_is_best_on_the_others() -> None:
+    pairs = tied_pairs()
+    assert pairs.folds is not None
+    right = 0
+    for fold in range(5):
+        held = pairs.folds == fold
+        scores, same = pairs.scores[~held], pairs.same[~held]
+        known = np.unique(scores)[::-1]
+        # every threshold between two scores, the strictest first
+        ladder = [known[0] + 1e-6, *(known[:-1] + known[1:]) / 2, known[-1] - 1e-6]
+        best = max(ladder, key=lambda t: ((scores >= t) == same).sum())
+        right += ((pairs.scores[held] >= best) == pairs.same[held]).sum()
+    assert Ranked(pairs).accuracy(ones(pairs)) == pytest.approx(right / 300)
 
 
 def test_accuracy_never_uses_the_fold_it_judges() -> None:
     # in fold 0 the impostors score higher than the genuine pairs: a threshold learned there would fit it
     scores = np.array([0.1, 0.2, 0.8, 0.9, 0.8, 0.9, 0.1, 0.2])
-    same = np.array([True, True, False, False, True, True, False, False])
-    folds = np.array([0, 0, 0, 0, 1, 1, 1, 1])
-    people = np.zeros((8, 2), np.int64)
+    same = [True, True, False, False, True, True, False, False]
+    pairs = pairs_of(scores, same, folds=np.array([0, 0, 0, 0, 1, 1, 1, 1]))
     # learned on fold 1, all of fold 0 is wrong; learned on fold 0 ("nothing matches"), half of fold 1 is
-    assert accuracy(Pairs(scores, same, people, folds)) == pytest.approx(2 / 8)
+    assert Ranked(pairs).accuracy(ones(pairs)) == pytest.approx(2 / 8)
+
+
+def test_a_pair_with_weight_two_counts_as_two_pairs_and_one_without_weight_as_none() -> None:
+    pairs = tied_pairs()
+    weights = np.random.default_rng(2).integers(0, 4, 300)
+    index = np.repeat(np.arange(300), weights)
+    assert pairs.folds is not None
+    repeated = pairs_of(pairs.scores[index], pairs.same[index], folds=pairs.folds[index])
+    for name in ("auc", "accuracy"):
+        figure, expected = getattr(Ranked(pairs), name), getattr(Ranked(repeated), name)
+        assert figure(weights.astype(float)) == pytest.approx(expected(ones(repeated)))
+    once = Ranked(pairs).tar_at_far(0.05, weights.astype(float))
+    assert once == pytest.approx(Ranked(repeated).tar_at_far(0.05, ones(repeated)))
+
+
+def hard_people(people: int) -> Pairs:
+    """Some people are hard: their errors come together, which a bootstrap over pairs would not see."""
+    rng = np.random.default_rng(3)
+    owner = rng.integers(0, people, (2000, 2))
+    same = rng.random(2000) < 0.5
+    owner[same, 1] = owner[same, 0]
+    ease = rng.normal(1, 0.8, people)
+    scores = np.where(same, ease[owner[:, 0]], rng.normal(0, 0.3, 2000)) + rng.normal(0, 0.2, 2000)
+    return pairs_of(scores, same, people=owner, folds=rng.integers(0, 10, 2000))
 
 
 def test_intervals_hold_the_value_and_widen_when_there_are_fewer_people() -> None:
-    rng = np.random.default_rng(3)
-
     def width(people: int) -> float:
-        owner = rng.integers(0, people, (2000, 2))
-        same = rng.random(2000) < 0.5
-        owner[same, 1] = owner[same, 0]
-        # some people are hard: their errors come together, which a bootstrap over pairs would not see
-        ease = rng.normal(1, 0.8, people)
-        scores = np.where(same, ease[owner[:, 0]], rng.normal(0, 0.3, 2000)) + rng.normal(0, 0.2, 2000)
-        folds = rng.integers(0, 10, 2000)
-        row = verification(Pairs(scores, same, owner, folds), draws=100)["tar_at_far_1e-2"]
-        low, high = row["interval"]  # type: ignore[misc]
-        assert low <= row["value"] <= high  # type: ignore[operator]
+        figure = verification(hard_people(people), draws=100)["tar_at_far_1e-2"]
+        low, high = figure.interval
+        assert low <= figure.value <= high
         return high - low
 
     assert width(20) > 1.5 * width(1000)
 
 
-def test_rank_one_counts_probes_whose_best_identity_is_their_own() -> None:
-    scores = np.array([[0.9, 0.1], [0.2, 0.3], [0.8, 0.7]])
-    assert rank1(scores, np.array([5, 6, 6]), np.array([5, 6])) == pytest.approx(2 / 3)
+def test_the_figures_are_named_by_their_rates_and_accuracy_needs_folds() -> None:
+    pairs = hard_people(20)
+    assert list(verification(pairs, draws=1)) == ["auc", "tar_at_far_1e-2", "tar_at_far_1e-3", "accuracy"]
+    without = Pairs(pairs.scores, pairs.same, pairs.people, None)
+    assert list(verification(without, fars=(3e-1, 1e-4), draws=1)) == [
+        "auc",
+        "tar_at_far_3e-1",
+        "tar_at_far_1e-4",
+    ]
+    assert short(1e-10) == "1e-10"
 
 
-def test_an_open_set_miss_is_a_wrong_rank_or_a_score_that_strangers_reach() -> None:
-    strangers = np.array([[0.1, 0.2]] * 99 + [[0.5, 0.1]])
-    mated = np.array([[0.9, 0.1], [0.9, 0.1], [0.3, 0.1]])
-    people, gallery = np.array([0, 1, 0]), np.array([0, 1])
-    assert fnir_at_fpir(mated, people, gallery, strangers, 0.01) == pytest.approx(1 / 3)
-    assert fnir_at_fpir(mated, people, gallery, strangers, 0.001) == pytest.approx(2 / 3)
+def test_the_difference_of_two_recognizers_is_paired_by_the_same_draws() -> None:
+    pairs = hard_people(20)
+    better = Pairs(pairs.scores + 0.4 * pairs.same, pairs.same, pairs.people, pairs.folds)
+    base, other = (verification(p, draws=100)["tar_at_far_1e-2"] for p in (pairs, better))
+    change = other - base
+    assert change.value == pytest.approx(other.value - base.value)
+    assert change.interval[0] > 0
+    # unpaired, the two intervals overlap: the people that were drawn move both figures alike
+    assert base.interval[1] > other.interval[0]
+
+
+def test_a_ratio_is_paired_and_a_base_of_zero_is_no_change() -> None:
+    ratio = Figure(1.0, np.array([1.0, 2.0, 0.0])) / Figure(2.0, np.array([2.0, 4.0, 0.0]))
+    assert ratio.value == 0.5
+    assert ratio.draws.tolist() == [0.5, 0.5, 1.0]
+    assert (Figure(0.0, np.zeros(1)) / Figure(0.0, np.zeros(1))).value == 1
+
+
+def test_a_draw_of_people_weighs_pairs_by_how_often_their_people_came() -> None:
+    people = np.array([[0, 0], [1, 1], [0, 1]])
+    same = np.array([True, True, False])
+    drawn = {tuple(row.tolist()) for row in bootstrap(people, same, 200, seed=0)}
+    # both came once; draws of one person twice leave no pair of two and are drawn again
+    assert drawn == {(1.0, 1.0, 1.0)}
+    three = np.array([[0, 0], [1, 1], [2, 2], [0, 1], [1, 2]])
+    for a, b, c, ab, bc in bootstrap(three, np.arange(5) < 3, 100, seed=0):
+        assert a + b + c == 3
+        assert (ab, bc) == (a * b, b * c)
+
+
+def test_pairs_of_unknown_people_are_drawn_one_by_one() -> None:
+    same = np.arange(50) < 25
+    for weights in bootstrap(None, same, 20, seed=0):
+        assert weights.sum() == 50
+        assert weights.max() > 1
+
+
+@pytest.mark.parametrize(
+    ("scores", "same", "message"),
+    [
+        ([0.1, 0.2], [True, True], "2 of 2 pairs show one person twice, expected pairs of one person and"),
+        ([0.1, 0.2], [False, False], "0 of 2 pairs"),
+        ([0.1, np.nan], [True, False], "1 scores are no finite numbers"),
+    ],
+)
+def test_pairs_of_one_kind_or_without_scores_are_refused(
+    scores: list[float], same: list[bool], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        pairs_of(np.array(scores), same)
+
+
+def along(*scores: tuple[float, float]) -> np.ndarray:
+    """Vectors whose products with the unit vectors of two axes are these."""
+    return np.array(scores, np.float32)
+
+
+AXES = along((1, 0), (0, 1))
+
+
+def test_rank_one_counts_probes_whose_best_picture_is_their_own() -> None:
+    probes = along((0.9, 0.1), (0.2, 0.3), (0.8, 0.7))
+    found = search(AXES, np.array([5, 6]), probes, np.array([5, 6, 6]), AXES[:0])
+    assert found.rank.tolist() == [1, 1, 2]
+    assert found.rank_rate(1) == pytest.approx(2 / 3)
+    assert found.rank_rate(2) == 1
+
+
+def test_a_rank_counts_pictures_of_others_and_equal_scores_against_the_probe() -> None:
+    gallery = along((1, 0), (0.5, 0), (0.9, 0), (0.2, 0))
+    people = np.array([1, 2, 3, 2])
+    found = search(gallery, people, along((1, 0), (0, 1)), np.array([2, 2]), AXES[:0])
+    assert found.rank.tolist() == [3, 3]  # after 1.0 and 0.9; all four score 0, the two others first
+    assert found.own.tolist() == [0.5, 0]
+
+
+def test_searches_in_pieces_find_what_a_single_one_finds() -> None:
+    rng = np.random.default_rng(6)
+    gallery, probes, strangers = (rng.normal(size=(n, 8)).astype(np.float32) for n in (40_000, 500, 450))
+    owners = rng.integers(0, 50, 500)
+    found = search(gallery, np.arange(40_000) % 50, probes, owners, strangers)
+    # 400 probes are compared at once; rows on either side of that edge against all pictures
+    for i in (0, 399, 400, 499):
+        scores = gallery @ probes[i]
+        own = scores[np.arange(40_000) % 50 == owners[i]].max()
+        assert found.own[i] == pytest.approx(own, rel=1e-5)  # float32 sums in another order
+        assert found.rank[i] == pytest.approx((scores > own).sum() + 1, abs=1)
+    assert found.strangers[449] == pytest.approx((gallery @ strangers[449]).max(), rel=1e-5)
+
+
+def test_an_open_set_miss_is_a_late_rank_or_a_score_that_strangers_reach() -> None:
+    strangers = along(*[(0.1, 0.2)] * 99, (0.5, 0.1))
+    probes, people = along((0.9, 0.1), (0.9, 0.3), (0.3, 0.1)), np.array([0, 1, 0])
+    found = search(AXES, np.array([0, 1]), probes, people, strangers)
+    assert found.fnir_at_fpir(0.01) == pytest.approx(1 / 3)
+    assert found.fnir_at_fpir(0.001) == pytest.approx(2 / 3)
+    assert found.fnir_at_fpir(0.01, rank=2) == 0
+    fpir, fnir = found.curve()
+    assert (fpir[0], fnir[0]) == (0.01, pytest.approx(2 / 3))  # at 0.5
+    assert (fpir[-1], fnir[-1]) == (1, pytest.approx(1 / 3))
+
+
+def test_probes_of_people_who_are_not_enrolled_are_refused() -> None:
+    with pytest.raises(InputError, match="1 of 2 probes show people who are not enrolled"):
+        search(AXES, np.array([0, 1]), AXES, np.array([1, 7]), AXES[:0])
+
+
+def discard(failed: np.ndarray, quality: np.ndarray) -> Discard:
+    return error_versus_discard(failed, quality.astype(float), np.ones((1, len(failed))))
 
 
 def test_discarding_by_a_good_quality_removes_the_errors_and_by_a_useless_one_does_not() -> None:
-    rng = np.random.default_rng(4)
-    genuine = rng.uniform(0, 1, 5000)
-    shares, good = error_versus_discard(genuine, genuine, 0.2)
-    _, useless = error_versus_discard(genuine, np.ones(5000), 0.2)
-    assert shares[0] == 0
-    assert shares[-1] == 0.5
-    assert good[0] == useless[0] == pytest.approx((genuine < 0.2).mean())
-    assert good[shares > 0.21].max() == 0
+    genuine = np.random.default_rng(4).uniform(0, 1, 5000)
+    failed = genuine < 0.2
+    good, useless = discard(failed, genuine), discard(failed, np.ones(5000))
+    assert good.rates[0] == useless.rates[0] == pytest.approx(failed.mean())
+    assert good.rates[SHARES > 0.21].max() == 0
     # 2,500 pairs are left at the end: three standard errors of a share of 0.2 are 0.024
-    assert useless[-1] == pytest.approx(useless[0], abs=0.024)
+    assert useless.rates[-1] == pytest.approx(useless.rates[0], abs=0.024)
+    assert useless.area.value == pytest.approx(useless.rates[0], abs=0.024)
+
+
+def test_the_area_is_the_mean_rate_over_the_first_half_of_the_discarded_shares() -> None:
+    # the worst fifth fails: when a share x < 0.2 of all is gone, (0.2 - x) / (1 - x) of the rest fails
+    failed = np.arange(10_000) < 2_000
+    found = discard(failed, np.arange(10_000))
+    assert found.rates == pytest.approx(np.maximum(0.2 - SHARES, 0) / (1 - SHARES), abs=1e-4)
+    x = np.linspace(0, 0.5, 100_001)
+    # trapezoids of a hundredth over a curve of slope about 1 with one corner
+    assert found.area.value == pytest.approx((np.maximum(0.2 - x, 0) / (1 - x)).mean(), abs=1e-4)
+    assert found.rate_at(0.1) == pytest.approx(0.1 / 0.9, abs=1e-4)
+
+
+def test_a_comparison_drawn_twice_weighs_twice_in_the_curve() -> None:
+    failed, quality = np.array([True, False, False]), np.array([1.0, 2.0, 3.0])
+    weights = np.array([[2.0, 1.0, 1.0], [0.0, 2.0, 2.0]])
+    first, second = error_versus_discard(failed, quality, weights).area.draws
+    # half of the weight fails, and goes together once the share reaches it
+    assert first == pytest.approx(0.5 * 0.99, abs=1e-9)  # the last of fifty trapezoids falls to 0
+    assert second == 0
 
 
 def test_rank_correlation_ignores_any_monotone_change_of_scale() -> None:

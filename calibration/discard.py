@@ -1,0 +1,56 @@
+"""Error-versus-discard curves: what a quality score is worth to somebody who may refuse pictures.
+
+The genuine comparisons with the lowest quality are discarded, and the false non-match rate (FNMR) of
+those that are left is read, at a threshold that stays where it was. The quality of a comparison is the
+lower one of its two pictures. The area of a curve is its mean height over discarded shares from 0 to
+LARGEST_SHARE: for a score that says nothing it is the rate before discarding, and the least it can be is
+that of discarding the failures first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from calibration.metrics import Figure, Flags, Floats
+
+LARGEST_SHARE = 0.5
+SHARES: Floats = np.linspace(0, LARGEST_SHARE, 51)
+
+
+@dataclass(frozen=True, eq=False)
+class Discard:
+    """The FNMR `rates` (51,) at SHARES, and the area below them."""
+
+    rates: Floats
+    area: Figure
+
+    def rate_at(self, share: float) -> float:
+        """The FNMR when that share is discarded."""
+        return float(np.interp(share, SHARES, self.rates))
+
+
+def error_versus_discard(failed: Flags, quality: Floats, weights: Floats) -> Discard:
+    """The curve of (P,) genuine comparisons; `weights` (D, P) says how often each counts in each draw.
+
+    Ties are discarded in an order drawn once, so that a score with few values neither gains nor loses
+    by the order of the data.
+    """
+    order = np.lexsort((np.random.default_rng(0).random(len(quality)), quality))
+    failed = failed[order]
+    rates = _rates(failed, np.ones(len(failed)))
+    draws = np.array([_area(_rates(failed, row[order])) for row in weights])
+    return Discard(rates, Figure(_area(rates), draws))
+
+
+def _rates(failed: Flags, weights: Floats) -> Floats:
+    """The rates at SHARES of comparisons in ascending order of quality; only whole ones are discarded."""
+    count = np.r_[0.0, np.cumsum(weights)]
+    errors = np.r_[0.0, np.cumsum(weights * failed)]
+    cut = np.searchsorted(count, SHARES * count[-1] + 1e-9, side="right") - 1  # 1e-9: a share is rounded
+    return np.asarray((errors[-1] - errors[cut]) / (count[-1] - count[cut]), np.float64)
+
+
+def _area(rates: Floats) -> float:
+    return float((rates[1:] + rates[:-1]).mean() / 2)  # trapezoids of equal width

@@ -1,0 +1,363 @@
+"""The evaluation as a whole: what is compared with what, what the report says, what the command does."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+from drawn_people import (
+    CELLS,
+    bin_content,
+    detector_of,
+    ijb_folder,
+    lfw_folder,
+    recognizer,
+    scface_folder,
+    tinyface_folder,
+    write,
+)
+from fakes import card
+from onnx import helper
+from onnx_files import save, tensor
+
+from calibration.__main__ import main
+from calibration.conditions import captured, degrade
+from calibration.datasets import open_dataset
+from calibration.datasets.dataset import Dataset
+from calibration.evaluate import Recognition, embeddings_needed, evaluate
+from calibration.metrics import Pairs, verification
+from calibration.plots import draw
+from calibration.quality_scores import quality_scores
+from calibration.report import lines, to_json
+from edge_fr.errors import InputError
+from edge_fr.image import TEMPLATE
+
+
+@pytest.fixture(scope="module")
+def lfw(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return open_dataset(f"lfw:{lfw_folder(tmp_path_factory.mktemp('lfw'))}")
+
+
+def test_the_condition_falls_on_the_second_picture_of_a_pair_only(lfw: Dataset) -> None:
+    embedder = recognizer()
+    (found,) = evaluate(lfw, [embedder], ["clean", "px8"], draws=2)
+    assert lfw.pairs is not None
+    for condition in ("clean", "px8"):
+        scores = [
+            embedder.embed(np.stack([lfw.read(i), degrade(lfw.read(j), condition, lfw.names[j])])).vectors
+            for i, j in zip(lfw.pairs.first, lfw.pairs.second, strict=True)
+        ]
+        pairs = found.conditions[condition].pairs
+        assert pairs is not None
+        # float32 sums in batches of other sizes
+        assert pairs.scores == pytest.approx([first @ second for first, second in scores], abs=1e-5)
+        assert found.conditions[condition].figures["auc"].value == verification(pairs, draws=1)["auc"].value
+
+
+def test_identification_degrades_the_probes_and_leaves_the_gallery(lfw: Dataset) -> None:
+    embedder = recognizer()
+    (found,) = evaluate(lfw, [embedder], ["mask"], draws=2)
+    searches = found.conditions["mask"].searches["all"]
+    lookup = lfw.lookup
+    assert lookup is not None
+    assert lfw.people is not None
+    probe = int(lookup.probes["all"][0])
+    (own,) = [i for i in lookup.gallery if lfw.people[i] == lfw.people[probe]]
+    masked = degrade(lfw.read(probe), "mask", lfw.names[probe])
+    first, second = embedder.embed(np.stack([lfw.read(own), masked])).vectors
+    assert searches.own[0] == pytest.approx(first @ second, abs=1e-5)  # as above
+    assert len(searches.strangers) == 2
+
+
+def test_masks_and_sizes_make_recognition_worse_and_the_better_recognizer_wins(lfw: Dataset) -> None:
+    good, poor = evaluate(lfw, [recognizer(), recognizer(noise=400)], ["clean", "px2"], draws=50)
+
+    def auc(recognition: Recognition, condition: str) -> float:
+        return recognition.conditions[condition].figures["auc"].value
+
+    assert auc(good, "clean") == 1
+    assert auc(good, "px2") < 1
+    assert auc(poor, "clean") < 1
+    difference = poor.conditions["clean"].figures["auc"] - good.conditions["clean"].figures["auc"]
+    assert difference.interval[1] < 0
+
+
+def test_one_recognizer_gets_the_same_figures_alone_and_in_company(lfw: Dataset) -> None:
+    (alone,) = evaluate(lfw, [recognizer(ri=True)], ["px8"], draws=5)
+    _, second = evaluate(lfw, [recognizer(noise=50), recognizer(ri=True)], ["clean", "px8"], draws=5)
+    figures = alone.conditions["px8"].figures
+    for name, figure in second.conditions["px8"].figures.items():
+        assert figure.value == figures[name].value
+        assert np.array_equal(figure.draws, figures[name].draws)
+
+
+def test_progress_adds_up_to_the_embeddings_announced(lfw: Dataset) -> None:
+    told: list[int] = []
+    conditions = ["clean", "as is", "px16", "mask", "px16"]
+    evaluate(lfw, [recognizer(), recognizer()], conditions, draws=1, advance=told.append)
+    assert sum(told) == 2 * embeddings_needed(lfw, conditions)
+    assert sum(told) < 2 * 3 * len(lfw.names)  # what is only enrolled is not degraded
+
+
+def test_an_unknown_condition_is_refused_before_anything_is_embedded(lfw: Dataset) -> None:
+    told: list[int] = []
+    with pytest.raises(InputError, match="unknown condition 'fog'"):
+        evaluate(lfw, [recognizer()], ["clean", "px8+fog"], advance=told.append)
+    with pytest.raises(InputError, match="draws is 0, expected at least 1"):
+        evaluate(lfw, [recognizer()], ["clean"], draws=0, advance=told.append)
+    assert told == []
+
+
+# Error versus discard
+
+
+def test_the_quality_of_a_pair_is_the_lower_of_its_two_pictures(lfw: Dataset) -> None:
+    embedder = recognizer(ri=True)
+    (found,) = evaluate(lfw, [embedder], ["clean", "px8"], draws=2)
+    assert lfw.pairs is not None
+    genuine = np.flatnonzero(lfw.pairs.same)
+    quality, failed = [], []
+    impostors = [found.conditions[c].pairs.scores[~lfw.pairs.same] for c in ("clean", "px8")]  # type: ignore[union-attr]
+    # 24 impostor pairs: at a rate of 1 % none may pass
+    threshold = np.concatenate(impostors).max()
+    for condition in ("clean", "px8"):
+        pairs = found.conditions[condition].pairs
+        assert pairs is not None
+        for i in genuine:
+            first = lfw.read(lfw.pairs.first[i])
+            j = lfw.pairs.second[i]
+            both = embedder.embed(np.stack([first, degrade(lfw.read(j), condition, lfw.names[j])]))
+            assert both.ri is not None
+            quality.append(both.ri.min())
+            failed.append(pairs.scores[i] <= threshold)
+    order = np.argsort(quality)
+    kept = np.array(failed)[order]
+    curve = found.discards["ri"]
+    for share in (0.0, 0.25, 0.5):
+        assert curve.rate_at(share) == pytest.approx(kept[int(share * len(kept)) :].mean())
+
+
+def test_every_quality_score_has_its_curve_and_none_beats_the_oracle(lfw: Dataset) -> None:
+    embedders = [recognizer(noise=20), recognizer(noise=20, ri=True)]
+    without, with_ri = evaluate(lfw, embedders, ["clean", "px2", "px4"], draws=20)
+    assert set(without.discards) == {"embedding_norm", "face_size", "quality_gate", "oracle"}
+    assert set(with_ri.discards) == {"ri", "embedding_norm", "face_size", "quality_gate", "oracle"}
+    assert without.ri_area_ratios == {}
+    assert set(with_ri.ri_area_ratios) == {"embedding_norm", "face_size", "quality_gate"}
+    for name, discard in with_ri.discards.items():
+        assert discard.rates[0] > 0
+        assert discard.area.value >= with_ri.discards["oracle"].area.value, name
+    ratio = with_ri.ri_area_ratios["face_size"].value
+    ri, size = with_ri.discards["ri"].area.value, with_ri.discards["face_size"].area.value
+    assert ratio == pytest.approx(ri / size)
+    # two thirds of the pairs are tiny, and the size says which
+    assert with_ri.discards["face_size"].area.value < with_ri.discards["face_size"].rates[0]
+
+
+def test_a_smaller_face_has_less_quality() -> None:
+    photo = np.ascontiguousarray(skimage.data.astronaut()[20:240, 110:330, ::-1])
+    crop = np.asarray(cv2.resize(photo, (112, 112), interpolation=cv2.INTER_AREA), np.uint8)
+    scores = [quality_scores(captured(crop, c, "a"), None) for c in ("clean", "px24", "px8")]
+    assert [row["face_size"] for row in scores] == pytest.approx([78, 78 * 24 / 112, 78 * 8 / 112])
+    gate = [row["quality_gate"] for row in scores]
+    assert gate[0] > gate[1] > gate[2] > 0
+    assert "detector_score" not in scores[0]
+
+
+def test_the_detector_s_score_counts_only_for_the_face_itself() -> None:
+    picture = np.zeros((150, 150, 3), np.uint8)
+    here = TEMPLATE * np.float32(150 / 112)
+    assert quality_scores(picture, detector_of(here))["detector_score"] == pytest.approx(0.9)
+    assert quality_scores(picture, detector_of(here + 90))["detector_score"] == 0
+    assert quality_scores(picture, detector_of(None))["detector_score"] == 0
+
+
+# The other forms
+
+
+def test_a_bin_file_gives_verification_without_identification(tmp_path: Path) -> None:
+    path = tmp_path / "calfw.bin"
+    path.write_bytes(pickle.dumps(bin_content()))
+    dataset = open_dataset(f"bin:{path}")
+    (found,) = evaluate(dataset, [recognizer()], ["clean", "mask"], draws=10)
+    report = to_json(dataset, [found])
+    assert report["conditions"]["clean"]["auc"]["value"] == 1
+    assert "identification" not in report["conditions"]["mask"]
+    assert report["dataset"]["pairs"] == 4
+
+
+def test_tinyface_and_scface_give_ranks_by_group_and_no_pairs(tmp_path: Path) -> None:
+    dataset = open_dataset(f"tinyface:{tinyface_folder(tmp_path / 'tiny')}")
+    report = to_json(dataset, evaluate(dataset, [recognizer()], dataset.conditions))
+    found = report["conditions"]["as is"]
+    assert found == {"identification": {"all": {"probes": 3, "rank1": 1.0, "rank5": 1.0, "rank20": 1.0}}}
+    assert report["dataset"]["gallery"] == 8
+    assert report["edc"] == {}
+    dataset = open_dataset(f"scface:{scface_folder(tmp_path / 'sc')}")
+    report = to_json(dataset, evaluate(dataset, [recognizer()], dataset.conditions))
+    groups = report["conditions"]["as is"]["identification"]
+    assert list(groups) == ["distance 1", "distance 2", "distance 3"]
+    assert groups["distance 2"]["probes"] == 10
+
+
+def test_survface_reports_misses_at_the_rates_of_its_paper(tmp_path: Path) -> None:
+    base = tmp_path / "Face_Identification_Test_Set"
+    for person in ("1", "2"):
+        write(base / "gallery" / f"{person}_cam1_1.jpg", person, 1)
+        write(base / "mated_probe" / f"{person}_cam2_1.jpg", person, 2)
+        write(base / "unmated_probe" / f"distractors_{person}.jpg", f"stranger {person}", 1)
+    dataset = open_dataset(f"survface:{tmp_path}")
+    report = to_json(dataset, evaluate(dataset, [recognizer()], dataset.conditions))
+    found = report["conditions"]["as is"]["identification"]["all"]
+    assert found["fnir_at_fpir_3e-1_within_rank20"] == 0
+    assert report["dataset"]["strangers"] == 2
+
+
+def test_a_template_is_the_sum_over_media_of_their_mean_raw_embedding(tmp_path: Path) -> None:
+    dataset = open_dataset(f"ijb:{ijb_folder(tmp_path)}")
+    embedder = recognizer()
+    (found,) = evaluate(dataset, [embedder], dataset.conditions, draws=5)
+    rows = embedder.embed(np.stack([dataset.read(i) for i in range(7)]))
+    raw = rows.vectors * rows.norms[:, None] * np.arange(0.90, 0.97, 0.01)[:, None]
+    fused = [raw[0], raw[1] + raw[2], raw[3], (raw[4] + raw[5]) / 2 + raw[6]]
+    units = [vector / np.linalg.norm(vector) for vector in fused]
+    pairs = found.conditions["as is"].pairs
+    assert pairs is not None
+    expected = [units[i] @ units[j] for i, j in ((0, 1), (2, 3), (0, 2), (1, 3))]
+    assert pairs.scores == pytest.approx(expected, abs=1e-5)  # float32
+    figures = found.conditions["as is"].figures
+    assert {"tar_at_far_1e-4", "tar_at_far_1e-6"} <= set(figures)
+    assert "accuracy" not in figures
+    assert found.discards == {}
+
+
+def test_a_degraded_template_set_degrades_the_second_templates(tmp_path: Path) -> None:
+    dataset = open_dataset(f"ijb:{ijb_folder(tmp_path)}")
+    (found,) = evaluate(dataset, [recognizer()], ["clean", "px4"], draws=2)
+    clean, poor = (found.conditions[c].pairs for c in ("clean", "px4"))
+    assert clean is not None
+    assert poor is not None
+    assert embeddings_needed(dataset, ["px4"]) == 7 + 6  # the first template is never the second of a pair
+    assert (np.abs(clean.scores - poor.scores) > 1e-3).all()
+
+
+# The report
+
+
+def test_the_report_names_model_and_data_and_gives_every_figure_its_interval(lfw: Dataset) -> None:
+    recognitions = evaluate(lfw, [recognizer(ri=True)], ["clean", "mask+px24"], draws=20)
+    report = json.loads(json.dumps(to_json(lfw, recognitions)))
+    assert report["model"] == {"name": "drawn", "weights_digest": "sha256:fake", "precision": "fp32"}
+    assert report["dataset"]["digest"] == lfw.digest
+    assert list(report["conditions"]) == ["clean", "mask+px24"]
+    for condition in report["conditions"].values():
+        for name in ("accuracy", "auc", "tar_at_far_1e-2", "tar_at_far_1e-3"):
+            low, high = condition[name]["interval"]
+            assert 0 <= low <= high <= 1
+            assert 0 <= condition[name]["value"] <= 1
+        assert {"rank1", "rank5", "fnir_at_fpir_1e-2"} <= set(condition["identification"]["all"])
+    for row in report["edc"].values():
+        assert set(row) >= {"area", "fnmr_at_0", "fnmr_at_0.1", "fnmr_at_0.5"}
+    assert "ri_area_over_this" in report["edc"]["embedding_norm"]
+    assert report["others"] == []
+
+
+def test_further_recognizers_are_reported_with_their_difference_from_the_first(lfw: Dataset) -> None:
+    recognitions = evaluate(lfw, [recognizer("base", noise=400), recognizer("ours")], ["clean"], draws=50)
+    report = to_json(lfw, recognitions)
+    assert report["model"]["name"] == "base"
+    (other,) = report["others"]
+    assert other["model"]["name"] == "ours"
+    difference = other["difference"]["clean"]["auc"]
+    expected = other["conditions"]["clean"]["auc"]["value"] - report["conditions"]["clean"]["auc"]["value"]
+    assert difference["value"] == pytest.approx(expected, abs=2e-5)  # five digits each
+    assert 0 < difference["interval"][0] < difference["interval"][1]
+    text = "\n".join(lines(lfw, recognitions))
+    assert re.search(r"ours fp32 on LFW\n  clean .* change \+0\.\d+ \[", text)
+
+
+def test_the_curves_are_drawn_where_there_is_something_to_draw(lfw: Dataset, tmp_path: Path) -> None:
+    recognitions = evaluate(lfw, [recognizer(noise=40), recognizer(ri=True)], ["clean", "px2"], draws=2)
+    written = draw(lfw, recognitions, tmp_path / "new" / "plots")
+    assert [path.name for path in written] == ["roc.png", "identification.png", "discard.png"]
+    for path in written:
+        picture = cv2.imread(str(path))
+        assert min(picture.shape[:2]) > 400
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50  # more than an empty canvas
+    tiny = open_dataset(f"tinyface:{tinyface_folder(tmp_path)}")
+    written = draw(tiny, evaluate(tiny, [recognizer()], tiny.conditions), tmp_path / "tiny")
+    assert [path.name for path in written] == ["identification.png"]
+
+
+# The command
+
+
+def onnx_recognizer(path: Path, name: str) -> Path:
+    """The mean of each cell and colour, as an ONNX file."""
+    side = 112 // CELLS
+    pool = helper.make_node("AveragePool", ["x"], ["cells"], kernel_shape=[side, side], strides=[side, side])
+    size = 3 * CELLS * CELLS
+    middle = helper.make_node("Sub", ["flat", "half"], ["embedding"])
+    return save(
+        path,
+        [pool, helper.make_node("Flatten", ["cells"], ["flat"]), middle],
+        [tensor("x", "batch", 3, 112, 112)],
+        [tensor("embedding", "batch", size)],
+        constants={"half": np.array(127.5, np.float32)},
+        card=replace(card(), name=name, embedding_size=size),
+    )
+
+
+def test_the_command_writes_figures_and_curves_and_prints_no_bar_into_pipes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lfw_folder(tmp_path)
+    models = [str(onnx_recognizer(tmp_path / f"{name}.onnx", name)) for name in ("one", "two")]
+    options = ["--conditions", "clean,px4", "--draws", "5", "--json", str(tmp_path / "out.json")]
+    code = main(
+        ["evaluate", *models, "--dataset", f"lfw:{tmp_path}", *options, "--plots", str(tmp_path / "plots")]
+    )
+    assert code == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("one fp32 on LFW\n  clean       tar_at_far_1e-2 1.0000")
+    assert printed.err.splitlines() == [
+        f"wrote {tmp_path}/plots/{name}.png" for name in ("roc", "identification", "discard")
+    ]
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report["conditions"]["clean"]["auc"]["value"] == 1
+    assert report["others"][0]["difference"]["px4"]["auc"] == {"value": 0, "interval": [0, 0]}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dataset", "lfw:/absent"], "there is no folder /absent"),
+        (["--dataset", "lfw:{0}", "--conditions", "px16,rain"], "unknown condition 'rain'"),
+        (["--dataset", "lfw:{0}", "--json", "/absent/out.json"], "there is no folder /absent"),
+        (["--dataset", "lfw:{0}", "--draws", "0"], "draws is 0, expected at least 1"),
+        (["--dataset", "lfw:{0}", "--detector", "{0}/one.onnx"], "expected one for 'detect'"),
+    ],
+)
+def test_the_command_ends_with_one_line_that_says_what_was_wrong(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lfw_folder(tmp_path)
+    model = onnx_recognizer(tmp_path / "one.onnx", "one")
+    assert main(["evaluate", str(model), *[option.format(tmp_path) for option in options]]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("calibration: ")
+    assert message in line
+
+
+def test_scores_that_are_all_alike_are_figures_and_no_crash(tmp_path: Path) -> None:
+    pairs = Pairs(np.zeros(6), np.arange(6) < 3, None, np.arange(6) % 2)
+    figures = verification(pairs, draws=10)
+    assert figures["auc"].value == 0.5
+    assert figures["tar_at_far_1e-2"].value == 0

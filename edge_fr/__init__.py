@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from edge_fr.gallery import Gallery as Gallery
     from edge_fr.pipeline import Pipeline as Pipeline
     from edge_fr.pipeline import open_pipeline as open_pipeline
-    from edge_fr.pipeline import run as run
     from edge_fr.quality import QualityPolicy as QualityPolicy
     from edge_fr.recognizer import Recognizer as Recognizer
+    from edge_fr.runner import run as run
     from edge_fr.stream import open_source as open_source
     from edge_fr.structures import Decision as Decision
     from edge_fr.structures import Event as Event
@@ -44,7 +44,7 @@ _HOME = {
     "open_engine": "engine",
     "open_pipeline": "pipeline",
     "open_source": "stream",
-    "run": "pipeline",
+    "run": "runner",
 }
 __all__ = sorted(_HOME)
 __version__ = "0.1.0"

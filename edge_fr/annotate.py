@@ -33,7 +33,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 def draw(image: Picture, faces: Faces, labels: Mapping[int, Decision]) -> Picture:
     """A copy of the picture with a box around every face, and what is known about it.
 
-    `labels` holds the current answer of the tracks that have one, by track id; `Pipeline.decisions`
+    `labels` holds the current answer of the tracks that have one, by track id; `Step.decisions`
     gives it. A label is moved or shortened rather than cut off at the picture's edge.
     """
     picture = image.copy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -15,7 +14,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns 0 on success, 1 on an error that was explained, 130 after Ctrl-C."""
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service stop ends a run like Ctrl-C
     try:
         return command(arguments)
     except EdgeFrError as error:
@@ -23,9 +21,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output went away: `edge-fr ... | head`
-        sys.stderr.close()
-        return 0
+
+
+def _nanoseconds(seconds: str) -> int:
+    value = float(seconds)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{seconds} is not a number of seconds above 0")
+    return round(value * 1e9)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,7 +69,11 @@ def _parser() -> argparse.ArgumentParser:
         "--fpir", type=float, default=0.01, help="share of strangers that may be given a name (%(default)s)"
     )
     run.add_argument(
-        "--decide-within", type=float, default=2.0, metavar="SECONDS", help="answer by then (%(default)s)"
+        "--decide-within",
+        type=_nanoseconds,
+        default="2",
+        metavar="SECONDS",
+        help="answer by then (%(default)s)",
     )
     add_models(run)
     add_json(run)

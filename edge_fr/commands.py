@@ -6,68 +6,109 @@ Modules are imported by the command that needs them, so that `edge-fr --help` ne
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
+import signal
 import sys
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edge_fr.pipeline import Step, Summary
+    from edge_fr.pipeline import Step
+    from edge_fr.runner import Summary
     from edge_fr.structures import Event, Frame
 
 
 def run(arguments: argparse.Namespace) -> int:
     from edge_fr.annotate import VideoAnnotator
     from edge_fr.decide import DecisionPolicy
-    from edge_fr.events import JsonlSink, to_json
-    from edge_fr.pipeline import Summary, open_pipeline
-    from edge_fr.pipeline import run as drive
+    from edge_fr.events import JsonlSink
+    from edge_fr.pipeline import open_pipeline
+    from edge_fr.runner import Summary
+    from edge_fr.runner import run as drive
     from edge_fr.stream import open_source
 
-    policy = DecisionPolicy(target_fpir=arguments.fpir, decide_within_ns=round(arguments.decide_within * 1e9))
-    summary = Summary()
+    policy = DecisionPolicy(target_fpir=arguments.fpir, decide_within_ns=arguments.decide_within)
+    summary, stop, signals = Summary(), threading.Event(), []
+
+    def ask_to_stop(number: int, _: object) -> None:
+        signals.append(number)
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)  # asked a second time, it ends at once
+
     with ExitStack() as stack:
         source = stack.enter_context(
             open_source(arguments.source, reader=arguments.reader, camera=arguments.camera)
         )
-        pipeline = open_pipeline(
-            arguments.gallery,
-            detector=arguments.detector,
-            embedder=arguments.embedder,
-            device=arguments.device,
-            threads=arguments.threads,
-            decision=policy,
-            stills=source.reader == "pictures",
+        pipeline = stack.enter_context(
+            open_pipeline(
+                arguments.gallery,
+                detector=arguments.detector,
+                embedder=arguments.embedder,
+                device=arguments.device,
+                threads=arguments.threads,
+                decision=policy,
+                stills=source.reader == "pictures",
+            )
         )
-        sinks = [stack.enter_context(JsonlSink(arguments.events))] if arguments.events else []
+        files = [stack.enter_context(JsonlSink(arguments.events))] if arguments.events else []
         video = stack.enter_context(VideoAnnotator(arguments.annotate)) if arguments.annotate else None
+        printer = _Printer(arguments.json, stop=None if files or video else stop)
         progress = stack.enter_context(_Progress(source.frame_count, f"{arguments.source}"))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, ask_to_stop)
 
         def show(frame: Frame, step: Step) -> None:
             if video is not None:
-                video.write(frame, step.faces, pipeline.decisions)
+                video.write(frame, step.faces, step.decisions)
             progress.advance()
 
-        class Printer:
-            def write(self, event: Event) -> None:
-                values = to_json(event)
-                print(json.dumps(values, ensure_ascii=False) if arguments.json else _line(values), flush=True)
-
         try:
-            drive(source, pipeline, sinks=[*sinks, Printer()], on_step=show, summary=summary)
+            drive(source, pipeline, sinks=[*files, printer], on_step=show, stop=stop, summary=summary)
         finally:
             if not arguments.json:
                 _tell(summary)
-    return 0
+    return 130 if signal.SIGINT in signals else 0
+
+
+class _Printer:
+    """Prints events, as JSON or to read, until the reader of our output goes away (`| head`).
+
+    `stop` is set then; None where the run has something else to write and goes on.
+    """
+
+    def __init__(self, as_json: bool, *, stop: threading.Event | None) -> None:
+        self._as_json = as_json
+        self._stop = stop
+        self._gone = False
+        if isinstance(
+            sys.stdout, io.TextIOWrapper
+        ):  # a file name that is no UTF-8 keeps its bytes as escapes
+            sys.stdout.reconfigure(errors="backslashreplace")
+
+    def write(self, event: Event) -> None:
+        from edge_fr.events import to_json, to_line
+
+        if self._gone:
+            return
+        try:
+            print(to_line(event) if self._as_json else _line(to_json(event)), flush=True)
+        except BrokenPipeError:
+            self._gone = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at exit
+            if self._stop is not None:
+                self._stop.set()
 
 
 def _line(event: dict[str, Any]) -> str:
     """An event as one line to read."""
-    who = event.get("identity") or event["type"].removeprefix("face.")
+    who = event.get("identity") or event["decision"]["status"]
     candidates = event.get("candidates") or []
     score = f" score {candidates[0]['score']:.2f}" if candidates and event.get("identity") else ""
-    reasons = "; ".join(event.get("decision", {}).get("reasons", []))
+    reasons = "; ".join(event["decision"]["reasons"])
     detail = f" ({reasons})" if reasons and event["type"] == "face.unrecognizable" else ""
     when = f"{event['pts_ns'] / 1e9:9.2f} s"
     return f"{when}  track {event['track_id']:<4} {event['type']:<19} {who}{score}{detail}"
@@ -78,6 +119,8 @@ def _tell(summary: Summary) -> None:
     text = f"{summary.frames} frames in {summary.wall_s:.1f} s ({summary.fps:.1f} a second), {events}"
     if summary.damaged:
         text += f"; {summary.damaged} frames damaged"
+    if summary.unfollowed:
+        text += f"; {summary.unfollowed} faces seen too briefly to follow"
     if summary.dropped:
         text += f"; {summary.dropped} frames dropped to keep up"
     print(text, file=sys.stderr)
@@ -119,6 +162,7 @@ def enroll(arguments: argparse.Namespace) -> int:
 
     with Recognizer.open(
         arguments.gallery,
+        create=True,
         detector=arguments.detector,
         embedder=arguments.embedder,
         device=arguments.device,
@@ -212,16 +256,20 @@ def models_card(arguments: argparse.Namespace) -> int:
 
 def bench(arguments: argparse.Namespace) -> int:
     from edge_fr.pipeline import open_pipeline
-    from edge_fr.pipeline import run as drive
+    from edge_fr.runner import run as drive
     from edge_fr.stream import open_source
 
-    pipeline = open_pipeline(
-        detector=arguments.detector,
-        embedder=arguments.embedder,
-        device=arguments.device,
-        threads=arguments.threads,
-    )
-    with open_source(arguments.source) as source, _Progress(source.frame_count, "bench") as progress:
+    with (
+        open_source(arguments.source) as source,
+        open_pipeline(
+            detector=arguments.detector,
+            embedder=arguments.embedder,
+            device=arguments.device,
+            threads=arguments.threads,
+            stills=source.reader == "pictures",
+        ) as pipeline,
+        _Progress(source.frame_count, "bench") as progress,
+    ):
         summary = drive(source, pipeline, on_step=lambda frame, step: progress.advance())
     if arguments.json:
         print(

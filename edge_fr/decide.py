@@ -17,6 +17,7 @@ from edge_fr.errors import InputError
 from edge_fr.structures import Candidate, Decision, Faces, Frame, Matches, Refusal, Status
 
 _LEAST_WEIGHT = 1e-3  # a face of quality 0 that was let through all the same still counts
+_MEMORY = 8.0  # the weight of old evidence is held to this, so that a track can change its mind
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class DecisionPolicy:
     def __post_init__(self) -> None:
         if not 0 < self.target_fpir < 1:
             raise InputError(f"target_fpir is {self.target_fpir}, expected a share between 0 and 1")
+        if not (0 <= self.margin <= 2 and 0 <= self.hysteresis <= 2):
+            raise InputError(f"margin is {self.margin} and hysteresis {self.hysteresis}, expected 0 to 2")
         if self.known_frames < 1 or self.unknown_frames < 1 or self.decide_within_ns <= 0:
             raise InputError("known_frames, unknown_frames and decide_within_ns must be positive")
 
@@ -48,6 +51,7 @@ class DecisionPolicy:
 class _Track:
     waiting_since_ns: int  # first sight, or the first evidence after "unrecognizable"
     evidence: NDArray[np.float32] = field(default_factory=lambda: np.zeros(1, np.float32))  # weighted sum
+    weight: float = 0.0  # of the evidence
     frames: int = 0
     best_quality: float = -1.0
     refusals: tuple[Refusal, ...] = ()  # of the best face seen
@@ -66,7 +70,7 @@ class Decider:
     search: Callable[[NDArray[np.float32]], Matches]
     threshold: Callable[[], float]
     policy: DecisionPolicy = field(default_factory=DecisionPolicy)
-    _tracks: dict[int, _Track] = field(default_factory=dict)
+    _tracks: dict[int, _Track] = field(default_factory=dict, init=False)
 
     @property
     def decisions(self) -> Mapping[int, Decision]:
@@ -87,12 +91,12 @@ class Decider:
 
     def end(self, track_ids: Iterable[int]) -> dict[int, tuple[Decision, bool]]:
         """Forgets tracks that ended; gives each one's last answer and whether it is new."""
+        tracks = {i: self._tracks.pop(i) for i in track_ids if i in self._tracks}
+        if not tracks:
+            return {}
         last = {}
         threshold = self.threshold()
-        for track_id in track_ids:
-            track = self._tracks.pop(track_id, None)
-            if track is None:
-                continue
+        for track_id, track in tracks.items():
             new = self._decide(track, threshold, final=True)
             decision = new or track.decision
             if decision is not None:
@@ -112,7 +116,12 @@ class Decider:
             if face.embedding is not None:
                 if track.frames == 0 and track.decision is not None:
                     track.waiting_since_ns = frame.pts_ns  # unrecognizable until now: a new wait begins
-                track.evidence = track.evidence + max(quality, _LEAST_WEIGHT) * face.embedding
+                weight = max(quality, _LEAST_WEIGHT)
+                track.evidence = track.evidence + weight * face.embedding
+                track.weight += weight
+                if track.weight > _MEMORY:
+                    track.evidence *= _MEMORY / track.weight
+                    track.weight = _MEMORY
                 track.frames += 1
                 fused[face.track_id] = track.evidence / np.linalg.norm(track.evidence)
         if fused:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from typing import Any
 from edge_fr.errors import EventError
 from edge_fr.structures import Decision, Event, EventType, Face, Frame
 
+_LINE_START = b'{"event_id"'
 _TYPE_OF: dict[str, EventType] = {
     "known": "face.identified",
     "unknown": "face.unknown",
@@ -46,22 +48,29 @@ class Sighting:
 def sighting(frame: Frame, face: Face, first_seen: datetime) -> Sighting:
     """The face of a track in the frame; `first_seen` is the capture time of the track's first frame."""
     height, width = frame.image.shape[:2]
+    face = replace(face, crop=None)
     return Sighting(frame.camera, first_seen, frame.captured_at, frame.pts_ns, (height, width), face)
 
 
 def face_event(
-    seen: Sighting, track_id: int, decision: Decision, model: dict[str, str], *, ended: bool = False
+    seen: Sighting,
+    track_id: int,
+    number: int,
+    decision: Decision,
+    model: dict[str, str],
+    *,
+    ended: bool = False,
 ) -> Event:
-    """The event for a new answer about a track, or for its end, as of when it was last seen.
+    """The track's event of that `number` (from 1): a new answer or its end, as of when it was last seen.
 
-    The dedupe key is made of the camera, the track, when the track was first seen and what is said,
-    so that the same stretch of video gives the same keys again.
+    The dedupe key is made of the camera, the track, when it was first seen, the event's number and what
+    is said, so that the same stretch of video gives the same keys again.
     """
     kind: EventType = "face.ended" if ended else _TYPE_OF[decision.status]
-    parts = (seen.camera, seen.first_seen.isoformat(), str(track_id), kind, decision.identity or "")
+    happened = f"{seen.first_seen.isoformat()}/{track_id}/{number}"
     return Event(
         event_id=uuid7(),
-        dedupe_key="/".join(parts),
+        dedupe_key=f"{seen.camera}/{happened}/{kind}/{decision.identity or ''}",
         type=kind,
         camera=seen.camera,
         captured_at=seen.captured_at,
@@ -124,17 +133,26 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
+def to_line(event: Event) -> str:
+    """The event as one line of JSON; a file name that is no UTF-8 keeps its bytes as escapes."""
+    text = json.dumps(to_json(event), ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class JsonlSink:
     """Appends one event a line to a file, each on disk before `write` returns.
 
     A line cut short by a power failure is removed when the file is opened again; a file that ends in
-    anything else is refused and left alone. When a write fails (a full disk), the file is cut back to
-    its last whole line and the EventError holds the event that was not written.
+    anything else is refused and left alone, as is one that another process is writing. When a write
+    fails (a full disk), the file is cut back to its last whole line and the EventError holds the event
+    that was not written.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.written = 0
+        if self.path.exists() and not self.path.is_file():
+            raise EventError(f"{self.path} is no regular file; name one, or use --json for a pipe")
         try:
             self._file = self.path.open("ab+", buffering=0)
         except OSError as error:
@@ -143,22 +161,26 @@ class JsonlSink:
                 f"exists and that this user may write to"
             ) from error
         try:
-            self._drop_interrupted_line()
+            self._lock()
+            self._mend_last_line()
         except BaseException:
             self._file.close()
             raise
 
     def write(self, event: Event) -> None:
         """Writes one event; EventError when it could not be written whole."""
-        line = json.dumps(to_json(event), ensure_ascii=False).encode() + b"\n"
+        line = to_line(event).encode() + b"\n"
         end = self._file.seek(0, os.SEEK_END)
         try:
-            rest = memoryview(line)
-            while rest:  # a raw write may be short when the disk fills up
-                rest = rest[self._file.write(rest) or 0 :]
-            os.fsync(self._file.fileno())
+            try:
+                rest = memoryview(line)
+                while rest:  # a raw write may be short when the disk fills up
+                    rest = rest[self._file.write(rest) or 0 :]
+                os.fsync(self._file.fileno())
+            except OSError:
+                self._file.truncate(end)
+                raise
         except OSError as error:
-            self._file.truncate(end)
             raise EventError(
                 f"cannot write to {self.path}: {error.strerror}; {self.written} events of this run are "
                 f"safe in it; free some space and run again. Not written: {line.decode().strip()}"
@@ -176,7 +198,13 @@ class JsonlSink:
     ) -> None:
         self.close()
 
-    def _drop_interrupted_line(self) -> None:
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise EventError(f"another process is writing {self.path}; name a file for each") from error
+
+    def _mend_last_line(self) -> None:
         end = self._file.seek(0, os.SEEK_END)
         start = end
         tail = b""
@@ -184,12 +212,16 @@ class JsonlSink:
             start = max(0, start - 4096)
             self._file.seek(start)
             tail = self._file.read(end - start)
-        partial = tail.rpartition(b"\n")[2]
-        if not partial:
+        last = tail.rpartition(b"\n")[2]
+        if not last:
             return
-        ours = b'{"event_id"'
-        if not (partial.startswith(ours) or ours.startswith(partial)):
+        if not (last.startswith(_LINE_START) or _LINE_START.startswith(last)):
             raise EventError(
                 f"{self.path} does not end in an event, so nothing is appended to it; name another file"
             )
-        self._file.truncate(end - len(partial))
+        try:
+            json.loads(last)
+        except ValueError:  # cut short, perhaps within a character
+            self._file.truncate(end - len(last))
+        else:
+            self._file.write(b"\n")  # whole: only its end of line is missing

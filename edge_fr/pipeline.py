@@ -1,15 +1,15 @@
-"""Camera to event: the stages in their order, and the loop that drives them.
+"""Frame to event: the stages in their order and their state, for one camera.
 
-source -> Detector -> Tracker -> align -> QualityGate -> Embedder -> (your stages) -> Decider -> events
+source -> Detector -> Tracker -> align -> QualityGate -> Embedder -> (your stages) -> Decider
 """
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Protocol
 
 import numpy as np
@@ -18,24 +18,17 @@ from edge_fr.decide import Decider, DecisionPolicy
 from edge_fr.detect import Detector
 from edge_fr.embed import Embedder
 from edge_fr.engine import Device, ModelCard, open_engine
+from edge_fr.errors import InputError
 from edge_fr.events import Sighting, face_event, sighting
 from edge_fr.gallery import Gallery, score_threshold
 from edge_fr.image import align
 from edge_fr.models import resolve
 from edge_fr.quality import QualityGate, QualityPolicy
-from edge_fr.stream import Skipped, Source
-from edge_fr.stream.buffer import FrameBuffer
 from edge_fr.structures import Decision, Event, Faces, Frame
 from edge_fr.timing import StageTimes, TimedEngine
 from edge_fr.track import Tracker
 
 Stage = Callable[[Frame, Faces], Faces]
-
-
-class Sink(Protocol):
-    """Where events go."""
-
-    def write(self, event: Event) -> None: ...
 
 
 class TrackStage(Protocol):
@@ -54,30 +47,31 @@ class TrackStage(Protocol):
 
 
 class StillTracks:
-    """In place of a Tracker for unrelated pictures: every face is a track that lasts for one frame."""
+    """In place of a Tracker for unrelated pictures: every face is a track that ends with its frame."""
 
     def __init__(self) -> None:
         self.ended: tuple[int, ...] = ()
-        self._now: tuple[int, ...] = ()
         self._count = 0
 
     def __call__(self, frame: Frame, faces: Faces) -> Faces:
         ids = np.arange(self._count, self._count + len(faces), dtype=np.int64) + 1
         self._count += len(faces)
-        self.ended, self._now = self._now, tuple(ids.tolist())
+        self.ended = tuple(ids.tolist())
         return faces.with_(track_ids=ids)
 
     def finish(self) -> tuple[int, ...]:
-        self.ended, self._now = self._now, ()
-        return self.ended
+        self.ended = ()
+        return ()
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one frame gave: its faces with all columns filled, and the events it caused."""
+    """What one frame gave: its faces with all columns filled, the events it caused, and the current
+    answers by track id."""
 
     faces: Faces
     events: tuple[Event, ...]
+    decisions: dict[int, Decision]
 
 
 def align_stage(frame: Frame, faces: Faces) -> Faces:
@@ -90,7 +84,8 @@ class Pipeline:
 
     `stages` are your own, called after the embedder and before the decider: functions that take
     (Frame, Faces) and return Faces. Feed `process` the frames in order and call `finish` at the end.
-    Not safe for use from several threads.
+    `close` closes `gallery`; a pipeline is a context manager that does so. Not safe for use from
+    several threads.
     """
 
     def __init__(
@@ -104,40 +99,57 @@ class Pipeline:
         model: ModelCard,
         stages: Sequence[Stage] = (),
         times: StageTimes | None = None,
+        gallery: Gallery | None = None,
     ) -> None:
         self.times = times or StageTimes()
+        self.unfollowed = 0
+        """Faces that were found but seen too briefly, or too far apart, to be in a track."""
         self._tracker = tracker
         self._gate = gate
         self._decider = decider
         self._stages: list[tuple[str, Stage]] = [
-            ("detect", detector),
-            ("track", tracker),
             ("align", align_stage),
             ("gate", gate),
             ("embed", embedder),
             *((getattr(stage, "__name__", type(stage).__name__), stage) for stage in stages),
         ]
+        self._detector = detector
         self._model = {"embedder": model.weights_digest, "precision": model.precision}
+        self._gallery = gallery
         self._seen: dict[int, Sighting] = {}  # of live tracks
-
-    @property
-    def decisions(self) -> dict[int, Decision]:
-        """The current answer of each live track that has one, by track id."""
-        return dict(self._decider.decisions)
+        self._told: Counter[int] = Counter()  # events of live tracks
 
     def process(self, frame: Frame) -> Step:
         """Takes the next frame through all stages."""
-        faces = Faces.empty()
+        found = self.times.timed("detect", self._detector, frame, Faces.empty())
+        faces = self.times.timed("track", self._tracker, frame, found)
+        self.unfollowed += len(found) - len(faces)
         for name, stage in self._stages:
             faces = self.times.timed(name, stage, frame, faces)
-        events = self.times.timed("decide", self._decide, frame, faces)
-        return Step(faces, events)
+            if not isinstance(faces, Faces):
+                raise InputError(f"stage {name} returned {type(faces).__name__}, expected Faces")
+        events, decisions = self.times.timed("decide", self._decide, frame, faces)
+        return Step(faces, events, decisions)
 
     def finish(self) -> tuple[Event, ...]:
         """Ends all tracks and gives the events that were still owed."""
-        return self._end(self._tracker.finish())
+        # A frame that failed in a later stage may have left tracks that ended in it.
+        return self._end((*self._tracker.ended, *self._tracker.finish()))[0]
 
-    def _decide(self, frame: Frame, faces: Faces) -> tuple[Event, ...]:
+    def close(self) -> None:
+        """Closes the gallery that the pipeline was given to keep."""
+        if self._gallery is not None:
+            self._gallery.close()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _decide(self, frame: Frame, faces: Faces) -> tuple[tuple[Event, ...], dict[int, Decision]]:
         for face in faces:
             if face.track_id is not None and face.track_id >= 0:
                 before = self._seen.get(face.track_id)
@@ -145,21 +157,27 @@ class Pipeline:
                 self._seen[face.track_id] = sighting(frame, face, first_seen)
         changed = self._decider.observe(frame, faces)
         events = [self._event(track_id, decision) for track_id, decision in changed.items()]
-        return (*events, *self._end(self._tracker.ended))
+        decisions = dict(self._decider.decisions)
+        last_events, last_decisions = self._end(self._tracker.ended)
+        return (*events, *last_events), {**decisions, **last_decisions}
 
-    def _end(self, track_ids: tuple[int, ...]) -> tuple[Event, ...]:
-        events = []
+    def _end(self, track_ids: tuple[int, ...]) -> tuple[tuple[Event, ...], dict[int, Decision]]:
+        events, decisions = [], {}
         for track_id, (decision, is_new) in self._decider.end(track_ids).items():
             if is_new:
                 events.append(self._event(track_id, decision))
             events.append(self._event(track_id, decision, ended=True))
+            decisions[track_id] = decision
         self._gate.forget(track_ids)
         for track_id in track_ids:
             self._seen.pop(track_id, None)
-        return tuple(events)
+            self._told.pop(track_id, None)
+        return tuple(events), decisions
 
     def _event(self, track_id: int, decision: Decision, *, ended: bool = False) -> Event:
-        return face_event(self._seen[track_id], track_id, decision, self._model, ended=ended)
+        self._told[track_id] += 1
+        number = self._told[track_id]
+        return face_event(self._seen[track_id], track_id, number, decision, self._model, ended=ended)
 
 
 def open_pipeline(
@@ -176,8 +194,9 @@ def open_pipeline(
 ) -> Pipeline:
     """Builds a pipeline from model names or files, and a gallery or its path (None: nobody is enrolled).
 
-    A gallery given by its path is opened for reading only and sees later enrolments. `stills` is for
-    unrelated pictures: each face of each picture gets an answer of its own.
+    A gallery given by its path is opened for reading only, sees later enrolments, and is closed with the
+    pipeline; an open one stays yours. `stills` is for unrelated pictures: each face of each picture gets
+    an answer of its own.
     """
     times = StageTimes()
     decision = decision or DecisionPolicy()
@@ -187,12 +206,14 @@ def open_pipeline(
         people = Gallery.open(":memory:", embed.card, create=True)
     elif isinstance(gallery, Gallery):
         people = gallery
+        people.require_model(embed.card)
     else:
         people = Gallery.open(gallery, embed.card, read_only=True)
 
     def threshold() -> float:
         return score_threshold(embed.card, decision.target_fpir, people.template_count).score
 
+    threshold()  # a card that promises none is refused here, not at the first face
     return Pipeline(
         detector=detect,
         tracker=StillTracks() if stills else Tracker(),
@@ -202,67 +223,5 @@ def open_pipeline(
         model=embed.card,
         stages=stages,
         times=times,
+        gallery=None if people is gallery else people,
     )
-
-
-@dataclass(slots=True)
-class Summary:
-    """What a run did: `dropped` frames were too old to handle, `damaged` ones could not be decoded, and
-    `skipped` pictures could not be read."""
-
-    frames: int = 0
-    dropped: int = 0
-    faces: int = 0
-    wall_s: float = 0.0
-    events: Counter[str] = field(default_factory=Counter)
-    damaged: int = 0
-    skipped: tuple[Skipped, ...] = ()
-    stages: dict[str, dict[str, float]] = field(default_factory=dict)
-
-    @property
-    def fps(self) -> float:
-        return self.frames / self.wall_s if self.wall_s else 0.0
-
-
-def run(
-    source: Source,
-    pipeline: Pipeline,
-    *,
-    sinks: Sequence[Sink] = (),
-    on_step: Callable[[Frame, Step], None] | None = None,
-    summary: Summary | None = None,
-) -> Summary:
-    """Drives a source through a pipeline until the source ends.
-
-    Events go to every sink as they happen. When the source or a stage fails, or on Ctrl-C, the tracks
-    are ended and their events written before the error goes on; pass `summary` to have the counts then.
-    """
-    summary = summary or Summary()
-    started = time.perf_counter()
-    buffer = FrameBuffer(source, live=source.live)
-
-    def tell(events: Iterable[Event]) -> None:
-        for event in events:
-            for sink in sinks:
-                sink.write(event)
-            summary.events[event.type] += 1
-
-    try:
-        waiting = time.perf_counter_ns()
-        for frame in buffer:
-            pipeline.times.add("wait", time.perf_counter_ns() - waiting)
-            step = pipeline.process(frame)
-            tell(step.events)
-            summary.frames += 1
-            summary.faces += len(step.faces)
-            if on_step is not None:
-                on_step(frame, step)
-            waiting = time.perf_counter_ns()
-    finally:
-        tell(pipeline.finish())
-        summary.dropped = buffer.dropped + source.dropped
-        summary.damaged = source.damaged
-        summary.skipped = source.skipped
-        summary.wall_s = time.perf_counter() - started
-        summary.stages = pipeline.times.summary()
-    return summary

@@ -16,13 +16,14 @@ from edge_fr.detect import Detector
 from edge_fr.embed import Embedder
 from edge_fr.engine import Device, open_engine
 from edge_fr.errors import EnrollmentError, ImageError, UnknownIdentityError
-from edge_fr.gallery import Gallery, score_threshold
+from edge_fr.gallery import Gallery, normalized_identity, score_threshold
 from edge_fr.image import align, read_image, to_bgr
 from edge_fr.models import resolve
 from edge_fr.quality import QualityGate, QualityPolicy
-from edge_fr.structures import Decision, Face, Faces, Frame
+from edge_fr.structures import CROP_SIDE_PX, Decision, Face, Faces, Frame
 
 Picture = str | Path | NDArray[np.generic]
+_OWN_FMR = 0.01  # a picture that one stranger in 100 would match is not taken for another of the same person
 
 
 class Identification(NamedTuple):
@@ -65,7 +66,7 @@ class Recognizer:
     fast as the others: opening runs both models once. Close it, or use it as a context manager. Not
     safe for use from several threads at once.
 
-        with Recognizer.open("people.db") as recognizer:
+        with Recognizer.open("people.db", create=True) as recognizer:
             recognizer.enroll("Grace Hopper", ["grace.jpg"])
             print(recognizer.verify("door.jpg", "Grace Hopper"))
     """
@@ -82,6 +83,7 @@ class Recognizer:
         target_fmr: float = 1e-4,
         margin: float = 0.05,
     ) -> None:
+        gallery.require_model(embedder.card)
         self._detector = detector
         self._embedder = embedder
         self.gallery = gallery
@@ -96,6 +98,7 @@ class Recognizer:
         cls,
         gallery: str | Path = ":memory:",
         *,
+        create: bool = False,
         detector: str | Path = "yunet",
         embedder: str | Path = "sface",
         device: Device = "cpu",
@@ -103,18 +106,17 @@ class Recognizer:
         target_fpir: float = 0.01,
         target_fmr: float = 1e-4,
     ) -> Recognizer:
-        """Opens the models (names or files) and the gallery, which is made when it is not there.
+        """Opens the models (names or files) and the gallery; `create` makes one where there is none.
 
         `target_fpir`: the share of strangers that `identify` may give a name. `target_fmr`: the share
         of impostors that `verify` may accept.
         """
         detect = Detector(open_engine(resolve(detector), device=device, threads=threads))
         embed = Embedder(open_engine(resolve(embedder), device=device, threads=threads))
-        people = Gallery.open(gallery, embed.card, create=True)
-        recognizer = cls(detect, embed, people, target_fpir=target_fpir, target_fmr=target_fmr)
-        recognizer._detector.detect(np.zeros((480, 640, 3), np.uint8))
-        recognizer._embedder.embed(np.zeros((1, 112, 112, 3), np.uint8))
-        return recognizer
+        detect.detect(np.zeros((480, 640, 3), np.uint8))  # the first run of a model is a slow one
+        embed.embed(np.zeros((1, CROP_SIDE_PX, CROP_SIDE_PX, 3), np.uint8))
+        people = Gallery.open(gallery, embed.card, create=create or str(gallery) == ":memory:")
+        return cls(detect, embed, people, target_fpir=target_fpir, target_fmr=target_fmr)
 
     def analyze(self, picture: Picture) -> Faces:
         """All faces, largest first, with crops, quality, refusals, and embeddings of the usable ones."""
@@ -129,7 +131,7 @@ class Recognizer:
     def verify(self, picture: Picture, identity: str) -> Verification:
         """Whether the largest face is `identity`; UnknownIdentityError if nobody of that name is enrolled."""
         templates = self.gallery.templates(identity)
-        threshold = self._threshold(self._target_fmr, 1)
+        threshold = self._threshold(self._target_fmr, len(templates))
         faces = self.analyze(picture)
         if len(faces) == 0:
             return Verification("unrecognizable", None, threshold, ("no face found",))
@@ -148,6 +150,7 @@ class Recognizer:
         someone else's who is enrolled, and one that does not look like this identity's other
         pictures; `force` keeps the last two.
         """
+        identity = normalized_identity(identity)
         if isinstance(pictures, (str, Path, np.ndarray)):
             pictures = [pictures]
         kept: list[str] = []
@@ -230,7 +233,7 @@ class Recognizer:
         except UnknownIdentityError:
             return  # the first picture of a new person
         score = float((own @ face.embedding).max())
-        if score < self._threshold(self._target_fmr * 100, 1):
+        if score < self._threshold(_OWN_FMR, len(own)):
             raise EnrollmentError(
                 f"does not look like the other pictures of {identity!r} (score {score:.2f}); give "
                 f"force=True or --force to keep it all the same"

@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # its neighbours, 
 
 from edge_fr import EdgeFrError, Event, Frame, JsonlSink, Recognizer, open_pipeline, open_source, run
 from edge_fr.annotate import VideoAnnotator
-from edge_fr.pipeline import Step, Summary
+from edge_fr.pipeline import Step
+from edge_fr.runner import Summary
 from samples import standoff_clip, standoff_people
 from samples.contact_sheet import ContactSheet
 
@@ -62,7 +63,7 @@ def demo(out: Path, source: str | None, gallery: str | None, console: Console) -
     if source is None:
         source, gallery = str(rendered(out, console)), str(out / "standoff.db")
         Path(gallery).unlink(missing_ok=True)
-        with Recognizer.open(gallery) as recognizer:
+        with Recognizer.open(gallery, create=True) as recognizer:
             recognizer.enroll("Eileen Collins", standoff_people.portrait(standoff_people.COLLINS))
         console.print("enrolled Eileen Collins; Grace Hopper is a stranger")
         credit = CREDIT
@@ -84,7 +85,7 @@ def demo(out: Path, source: str | None, gallery: str | None, console: Console) -
             task = bar.add_task("watching (Ctrl-C ends it)", total=frames.frame_count)
 
             def show(frame: Frame, step: Step) -> None:
-                video.write(frame, step.faces, pipeline.decisions)
+                video.write(frame, step.faces, step.decisions)
                 sheet.see(frame, step.faces)
                 bar.advance(task)
 

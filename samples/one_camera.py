@@ -21,8 +21,11 @@ class Printer:
 
 
 def main(uri: str, gallery: str | None = None) -> None:
-    pipeline = open_pipeline(gallery)
-    with open_source(uri) as source, JsonlSink("events.jsonl") as events:
+    with (
+        open_pipeline(gallery) as pipeline,
+        open_source(uri) as source,
+        JsonlSink("events.jsonl") as events,
+    ):
         summary = run(source, pipeline, sinks=[events, Printer()])
     print(f"{summary.frames} frames, {summary.fps:.1f} a second, {dict(summary.events)}")
 

@@ -121,6 +121,15 @@ def test_a_name_is_taken_back_when_the_evidence_turns_against_it() -> None:
     assert [a.status for _, a in watch(decider(), sights)] == ["known", "unknown"]
 
 
+def test_after_ten_minutes_of_one_person_a_track_still_changes_its_mind_within_seconds() -> None:
+    """An id that went over to somebody else: a guard sat there for long, then another one does."""
+    sights = [(i * 0.4, sight(GRACE, 0.9)) for i in range(1500)]
+    sights += [(600 + i * 0.4, sight(EILEEN, 0.9)) for i in range(40)]
+    answers = watch(decider(), sights)
+    assert [a.identity for _, a in answers if a.identity] == ["grace", "eileen"]
+    assert answers[-1][0] < 610
+
+
 def test_a_face_between_two_people_is_not_given_either_name() -> None:
     both = ((GRACE + 0.98 * EILEEN) / np.linalg.norm(GRACE + 0.98 * EILEEN)).astype(np.float32)
     answers = watch(decider(margin=0.05), [(i / 4, sight(both)) for i in range(12)])

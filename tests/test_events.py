@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import uuid
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def event(seconds: float = 0.0, *, ended: bool = False, a_face: Face | None = No
         np.zeros((480, 640, 3), np.uint8), round(seconds * 1e9), NOON + timedelta(seconds=seconds), "door"
     )
     decision = Decision("known", "Grace", (Candidate("Grace", 0.71234, 0.4),), 0.45, 2, 0.01)
-    return face_event(sighting(frame, a_face or face(), NOON), 3, decision, MODEL, ended=ended)
+    return face_event(sighting(frame, a_face or face(), NOON), 3, 1, decision, MODEL, ended=ended)
 
 
 def test_an_event_has_the_published_form() -> None:
@@ -51,7 +52,7 @@ def test_an_event_has_the_published_form() -> None:
     uuid.UUID(values.pop("event_id"))
     assert datetime.fromisoformat(values.pop("emitted_at")).tzinfo is not None
     assert values == {
-        "dedupe_key": "door/2026-05-01T12:00:00+00:00/3/face.identified/Grace",
+        "dedupe_key": "door/2026-05-01T12:00:00+00:00/3/1/face.identified/Grace",
         "type": "face.identified",
         "camera": "door",
         "track_id": 3,
@@ -121,6 +122,33 @@ def test_a_line_cut_short_by_a_power_failure_is_dropped_and_the_rest_kept(tmp_pa
     with JsonlSink(path) as sink:
         sink.write(event(3))
     assert [json.loads(line)["pts_ns"] for line in path.read_text().splitlines()] == [10**9, 3 * 10**9]
+
+
+def test_a_whole_last_line_that_lacks_only_its_end_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"event_id": "1"}\n{"event_id": "2"}')
+    with JsonlSink(path) as sink:
+        sink.write(event(3))
+    assert [json.loads(line)["event_id"] for line in path.read_text().splitlines()[:2]] == ["1", "2"]
+    assert len(path.read_text().splitlines()) == 3
+
+
+def test_two_writers_of_one_file_are_told_apart(tmp_path: Path) -> None:
+    with JsonlSink(tmp_path / "e.jsonl"), pytest.raises(EventError, match="another process is writing"):
+        JsonlSink(tmp_path / "e.jsonl")
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(EventError, match="no regular file"):
+        JsonlSink(tmp_path / "pipe")
+
+
+def test_a_camera_name_that_is_no_utf8_is_written_all_the_same(tmp_path: Path) -> None:
+    seen = replace(event(1), camera=os.fsdecode(b"caf\xe9.mp4"))
+    with JsonlSink(tmp_path / "e.jsonl") as sink:
+        sink.write(seen)
+    assert json.loads((tmp_path / "e.jsonl").read_text())["camera"] == seen.camera
 
 
 def test_a_file_that_is_no_event_file_is_left_alone(tmp_path: Path) -> None:

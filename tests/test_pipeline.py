@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
@@ -12,9 +13,10 @@ from fakes import card
 from numpy.typing import NDArray
 
 from edge_fr.decide import Decider
-from edge_fr.errors import EngineError, SourceReadError
+from edge_fr.errors import EngineError, EventError, InputError, SourceReadError
 from edge_fr.image import TEMPLATE
-from edge_fr.pipeline import Pipeline, Stage, StillTracks, Summary, TrackStage, run
+from edge_fr.pipeline import Pipeline, Stage, Step, StillTracks, TrackStage
+from edge_fr.runner import Summary, run
 from edge_fr.structures import Candidate, Event, Faces, Frame, Matches
 from edge_fr.track import Tracker
 
@@ -132,6 +134,86 @@ def test_a_second_run_over_the_same_frames_gives_the_same_dedupe_keys() -> None:
     assert len(set(keys[0])) == 2
 
 
+def test_each_change_of_mind_has_a_dedupe_key_of_its_own() -> None:
+    """known, unknown, known, unknown: who deduplicates must end with the last answer."""
+
+    def now_and_then(probes: NDArray[np.float32]) -> Matches:
+        calls.append(0)
+        score = 0.9 if len(calls) // 10 % 2 == 0 else 0.1
+        return Matches(((Candidate("Grace", score, 0.5),),) * len(probes))
+
+    calls: list[int] = []
+    sink, watched = Keep(), pipeline()
+    watched._decider.search = now_and_then
+    run(Frames(50), watched, sinks=[sink])  # type: ignore[arg-type]
+    assert sink.types.count("face.identified") > 1
+    assert sink.types.count("face.unknown") > 1
+    keys = [event.dedupe_key for event in sink.events]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_sink_that_fails_takes_no_event_from_the_others_and_tells_all_it_lost() -> None:
+    class Broken:
+        def write(self, event: Event) -> None:
+            raise EventError(f"not written: {event.type}")
+
+    sink, summary = Keep(), Summary()
+    with pytest.raises(EventError) as caught:
+        run(Frames(20), pipeline(), sinks=[Broken(), sink], summary=summary)  # type: ignore[arg-type]
+    assert sink.types == ["face.identified", "face.ended"]
+    assert str(caught.value).splitlines() == ["not written: face.identified", "not written: face.ended"]
+    assert summary.frames > 0
+    assert summary.wall_s > 0
+    assert "detect" in summary.stages
+
+
+def test_a_run_that_is_asked_to_stop_writes_what_it_owes_and_returns() -> None:
+    stop, sink = threading.Event(), Keep()
+
+    def stop_at_10(frame: Frame, faces: Faces) -> Faces:
+        if frame.index == 10:
+            stop.set()
+        return faces
+
+    summary = run(Frames(1000), pipeline(stages=(stop_at_10,)), sinks=[sink], stop=stop)  # type: ignore[arg-type]
+    assert sink.types == ["face.identified", "face.ended"]
+    assert summary.frames == 11
+
+
+def test_tracks_that_ended_in_a_frame_that_failed_later_are_told_and_forgotten() -> None:
+    def gone_at_10(frame: Frame, faces: Faces) -> Faces:
+        return one_face(frame, faces) if frame.index < 10 else Faces.empty()
+
+    class FailsWhenTheTrackEnds:
+        def __call__(self, frame: Frame, faces: Faces) -> Faces:
+            if tracker.ended:
+                raise EngineError("broken")
+            return ones(frame, faces)
+
+    tracker, sink, gate = Tracker(), Keep(), Gate()
+    watched = pipeline(detector=gone_at_10, tracker=tracker, embedder=FailsWhenTheTrackEnds(), gate=gate)
+    with pytest.raises(EngineError, match="broken"):
+        run(Frames(100), watched, sinks=[sink])  # type: ignore[arg-type]
+    assert sink.types == ["face.identified", "face.ended"]
+    assert gate.forgotten == [1]
+
+
+def test_a_stage_that_forgets_to_return_is_named() -> None:
+    def forgetful(frame: Frame, faces: Faces) -> None:
+        return None
+
+    with pytest.raises(InputError, match="stage forgetful returned NoneType"):
+        run(Frames(3), pipeline(stages=(forgetful,)))  # type: ignore[arg-type]
+
+
+def test_faces_too_brief_to_follow_are_counted() -> None:
+    def every_fifth_second(frame: Frame, faces: Faces) -> Faces:
+        return one_face(frame, faces) if frame.index % 50 == 0 else faces
+
+    summary = run(Frames(200), pipeline(detector=every_fifth_second))  # type: ignore[arg-type]
+    assert (summary.faces, summary.unfollowed) == (0, 4)
+
+
 def test_a_source_that_breaks_off_still_gives_the_events_owed_and_then_its_error() -> None:
     sink, summary = Keep(), Summary()
     broken = Frames(20, SourceReadError("broke off after 20 frames"))
@@ -181,9 +263,16 @@ def test_the_gate_forgets_tracks_that_ended() -> None:
 
 def test_every_face_of_unrelated_pictures_gets_an_answer_of_its_own() -> None:
     sink = Keep()
-    run(Frames(3), pipeline(tracker=StillTracks()), sinks=[sink])  # type: ignore[arg-type]
+    told = []
+
+    def note(frame: Frame, step: Step) -> None:
+        told.extend(decision.status for decision in step.decisions.values())
+
+    stills = pipeline(tracker=StillTracks())
+    run(Frames(3), stills, sinks=[sink], on_step=note)  # type: ignore[arg-type]
     assert sink.types == ["face.identified", "face.ended"] * 3
     assert [event.track_id for event in sink.events] == [1, 1, 2, 2, 3, 3]
+    assert told == ["known"] * 3  # in the very step, for whoever draws it
     assert [event.pts_ns // PERIOD_NS for event in sink.events] == [0, 0, 1, 1, 2, 2]
 
 

@@ -75,7 +75,7 @@ def test_the_event_shown_has_the_fields_that_events_have(folder: Path) -> None:
     (block,) = re.findall(r"```json\n(.*?)```", README, re.S)
     from edge_fr import Recognizer, open_pipeline, open_source, run
 
-    with Recognizer.open("people.db") as recognizer:
+    with Recognizer.open("people.db", create=True) as recognizer:
         recognizer.enroll("Grace Hopper", "grace.jpg")
     events = []
 

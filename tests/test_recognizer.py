@@ -10,8 +10,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_fr.errors import EnrollmentError, GalleryModelError, ImageError, UnknownIdentityError
+from edge_fr.errors import (
+    EnrollmentError,
+    GalleryFileError,
+    GalleryModelError,
+    ImageError,
+    UnknownIdentityError,
+)
 from edge_fr.gallery import Gallery
+from edge_fr.pipeline import open_pipeline
 from edge_fr.recognizer import Recognizer
 from samples.standoff_people import COLLINS, HOPPER, portrait
 
@@ -163,6 +170,39 @@ def test_pictures_of_absurd_shapes_hold_no_face_and_do_no_harm(
 def test_an_array_that_is_no_picture_is_refused(recognizer: Recognizer) -> None:
     with pytest.raises(ImageError, match="float64"):
         recognizer.analyze(np.full((100, 100, 3), np.nan))
+
+
+def test_a_second_picture_under_a_sloppily_written_name_is_the_same_person(recognizer: Recognizer) -> None:
+    recognizer.enroll("José", COLLINS_PHOTO)
+    recognizer.enroll("  Jose\u0301 ", changed(COLLINS_PHOTO))
+    assert [p.identity for p in recognizer.gallery.identities()] == ["José"]
+    assert recognizer.gallery.template_count == 2
+
+
+def test_more_templates_of_a_person_raise_the_threshold_that_keeps_the_false_match_rate(
+    recognizer: Recognizer,
+) -> None:
+    recognizer.enroll("Eileen", COLLINS_PHOTO)
+    one = recognizer.verify(COLLINS_PHOTO, "Eileen").threshold
+    recognizer.enroll("Eileen", [changed(COLLINS_PHOTO)] * 9)
+    assert recognizer.verify(COLLINS_PHOTO, "Eileen").threshold > one + 0.03
+
+
+def test_a_gallery_that_is_not_there_is_made_only_when_asked(tmp_path: Path) -> None:
+    with pytest.raises(GalleryFileError, match="typo"):
+        Recognizer.open(tmp_path / "typo.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_open_gallery_of_another_model_is_refused_too() -> None:
+    from fakes import card
+
+    other = card(name="other", embedding_size=128)
+    with (
+        Gallery.open(":memory:", other, create=True) as people,
+        pytest.raises(GalleryModelError, match="other"),
+    ):
+        open_pipeline(people)
 
 
 def test_a_gallery_of_another_model_is_refused(tmp_path: Path) -> None:

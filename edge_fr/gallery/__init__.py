@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edge_fr.gallery.people import Person, Provenance
+from edge_fr.gallery.people import Person, Provenance, normalized_identity
 from edge_fr.gallery.store import Gallery
 from edge_fr.gallery.thresholds import Threshold, score_threshold
 
-__all__ = ["Gallery", "Person", "Provenance", "Threshold", "score_threshold"]
+__all__ = ["Gallery", "Person", "Provenance", "Threshold", "normalized_identity", "score_threshold"]

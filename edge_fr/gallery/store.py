@@ -120,6 +120,10 @@ class Gallery:
         """How many templates a search compares with: the size to take a threshold for."""
         return len(self._mirror.index)
 
+    def require_model(self, card: ModelCard) -> None:
+        """GalleryModelError unless the people were enrolled with that recognizer, in whatever precision."""
+        _require_same_model(self._path, self._card, card)
+
     def __len__(self) -> int:
         return len(self._mirror.names)
 

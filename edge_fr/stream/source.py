@@ -30,6 +30,7 @@ class Reading(NamedTuple):
     image: NDArray[np.uint8]
     pts_ns: int | None
     captured_at: datetime | None = None
+    name: str | None = None  # of a picture in a folder
 
 
 @dataclass(slots=True)
@@ -135,7 +136,8 @@ class Source:
             raise StopIteration
         pts_ns = self._time(reading.pts_ns)
         captured_at = reading.captured_at or self._started_at + timedelta(microseconds=pts_ns // 1000)
-        frame = Frame(reading.image, pts_ns, captured_at, self.camera, self._index)
+        camera = f"{self.camera}/{reading.name}" if reading.name else self.camera
+        frame = Frame(reading.image, pts_ns, captured_at, camera, self._index)
         self._index += 1
         return frame
 

@@ -34,7 +34,7 @@ class StillsReader:
             except ImageError as error:
                 self.losses.skipped.append(Skipped(path.name, str(error)))
                 continue
-            return Reading(image, None, modified_at(path))
+            return Reading(image, None, modified_at(path), path.name)
         return None
 
     def close(self) -> None:

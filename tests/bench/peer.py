@@ -61,16 +61,16 @@ def opencv_loop(video: str) -> dict[str, Any]:
 
 def pipeline_run(video: str) -> dict[str, Any]:
     """Ours: the whole pipeline with its defaults, from the file to events."""
-    from edge_fr.pipeline import Step, open_pipeline, run
+    from edge_fr.pipeline import Step, open_pipeline
+    from edge_fr.runner import run
     from edge_fr.stream import open_source
 
-    pipeline = open_pipeline()
     boxes: list[list[list[float]]] = []
 
     def note(frame: Frame, step: Step) -> None:
         boxes.append(step.faces.boxes.round(1).tolist())
 
-    with open_source(video) as source:
+    with open_source(video) as source, open_pipeline() as pipeline:
         summary = run(source, pipeline, on_step=note)
     engines_s = sum(row["total_s"] for name, row in summary.stages.items() if name.startswith("engine:"))
     return {

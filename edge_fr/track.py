@@ -155,10 +155,10 @@ class Tracker:
         return self._ended
 
     def __call__(self, frame: Frame, faces: Faces) -> Faces:
+        centres, sizes = _measure(faces)  # first: faces that are refused must not cost the tracks
         self._ended = ()
         self._advance(frame)
         now_ns = frame.pts_ns
-        centres, sizes = _measure(faces)
         strong = faces.scores >= self._high_score
         track_of = np.full(len(faces), -1)
 

@@ -272,8 +272,13 @@ def test_one_tracker_refuses_the_frames_of_two_cameras() -> None:
 def test_a_box_that_is_no_number_is_refused() -> None:
     bad = faces((100, 100, 30))
     bad.boxes[0, 2] = np.nan
+    tracker = Tracker()
+    for t in range(0, 200, 40):
+        tracker(frame(t), faces((100, 100, 30)))
     with pytest.raises(InputError, match="must be finite"):
-        Tracker()(frame(0), bad)
+        tracker(frame(9000), bad)
+    tracker(frame(9000), Faces.empty())
+    assert tracker.ended == (1,), "the refused call has not swallowed the end of the track"
 
 
 def test_an_empty_or_inverted_box_is_tracked_like_a_face_of_one_pixel() -> None:

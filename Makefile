@@ -47,7 +47,7 @@ help:
 	@echo "make demo                run the demo; results in out/demo/"
 	echo "make demo SOURCE=video   the same with your picture, folder, video file, camera or rtsp:// address"
 	echo "make test                lint, types, import rules and tests"
-	echo "make bench               timings of this machine"
+	echo "make bench VIDEO=video   timings of this machine, and against a plain OpenCV loop"
 	echo "make clean               remove results and caches (the environment is $(VENV)/)"
 
 demo: $(VENV)/.streams models
@@ -67,7 +67,10 @@ lint: $(VENV)/.workstation
 	$(VENV)/bin/lint-imports --no-logo
 
 bench: $(VENV)/.streams models
-	@for script in tests/bench/*.py; do echo "== $$script"; $(PY) "$$script"; done
+	@$(PY) -m tests.bench.import_time
+	$(PY) -m tests.bench.gallery --templates 1000 100000
+	$(VENV)/bin/edge-fr bench '$(or $(value VIDEO),test://?frames=100)'
+	$(if $(value VIDEO),$(PY) -m tests.bench.peer '$(value VIDEO)')
 
 models: $(VENV)/.packages
 	@$(VENV)/bin/edge-fr models pull

@@ -36,7 +36,7 @@ def test_a_folder_is_read_in_natural_order_with_each_files_own_time(tmp_path: Pa
     assert [f.index for f in frames] == [0, 1, 2, 3]
     assert [f.pts_ns for f in frames] == [0, PERIOD_NS, 2 * PERIOD_NS, 3 * PERIOD_NS]
     assert [f.captured_at for f in frames] == [NOON + timedelta(hours=h) for h in (1, 2, 9, 10)]
-    assert {f.camera for f in frames} == {"door"}
+    assert [f.camera for f in frames] == [f"door/img{n}.png" for n in (1, 2, 9, 10)]  # tells which file
     assert (source.reader, source.live, source.frame_count, source.skipped) == ("pictures", False, 4, ())
 
 

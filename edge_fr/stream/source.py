@@ -76,6 +76,8 @@ class Source:
     clock when the picture reached this machine; for a video file, the file's modification time plus
     `pts_ns`, so that two runs agree; for a picture, its file's modification time.
 
+    `Frame.camera` is `camera`, and for a picture of a folder `camera/file`.
+
     A file that was cut short gives its frames up to the break and then raises SourceReadError. A live
     source has no end: when it stops, that is a SourceReadError, and connecting again takes a new Source.
     Read from one thread; `close`, from any thread, ends the iteration.

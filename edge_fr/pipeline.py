@@ -201,7 +201,9 @@ def open_pipeline(
     times = StageTimes()
     decision = decision or DecisionPolicy()
     embed = Embedder(TimedEngine(open_engine(resolve(embedder), device=device, threads=threads), times))
-    detect = Detector(TimedEngine(open_engine(resolve(detector), device=device, threads=threads), times))
+    finder = TimedEngine(open_engine(resolve(detector), device=device, threads=threads), times)
+    # Faces too weak to begin a track still continue one; the gate refuses them all the same.
+    detect = Detector(finder, score_threshold=0.4)
     if gallery is None:
         people = Gallery.open(":memory:", embed.card, create=True)
     elif isinstance(gallery, Gallery):

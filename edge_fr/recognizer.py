@@ -111,7 +111,8 @@ class Recognizer:
         `target_fpir`: the share of strangers that `identify` may give a name. `target_fmr`: the share
         of impostors that `verify` may accept.
         """
-        detect = Detector(open_engine(resolve(detector), device=device, threads=threads))
+        finder = open_engine(resolve(detector), device=device, threads=threads)
+        detect = Detector(finder, score_threshold=0.6)  # a picture has no track that a weak face could continue
         embed = Embedder(open_engine(resolve(embedder), device=device, threads=threads))
         detect.detect(np.zeros((480, 640, 3), np.uint8))  # the first run of a model is a slow one
         embed.embed(np.zeros((1, CROP_SIDE_PX, CROP_SIDE_PX, 3), np.uint8))

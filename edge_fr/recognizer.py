@@ -112,7 +112,7 @@ class Recognizer:
         of impostors that `verify` may accept.
         """
         finder = open_engine(resolve(detector), device=device, threads=threads)
-        detect = Detector(finder, score_threshold=0.6)  # a picture has no track that a weak face could continue
+        detect = Detector(finder, score_threshold=0.6)  # no track for a weak face to continue
         embed = Embedder(open_engine(resolve(embedder), device=device, threads=threads))
         detect.detect(np.zeros((480, 640, 3), np.uint8))  # the first run of a model is a slow one
         embed.embed(np.zeros((1, CROP_SIDE_PX, CROP_SIDE_PX, 3), np.uint8))

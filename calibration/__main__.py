@@ -102,7 +102,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if dataset.whole:
         print(f"no face found in {len(dataset.whole)} pictures, which were taken whole", file=sys.stderr)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(to_json(dataset, recognitions), indent=1) + "\n")
+        report = to_json(dataset, recognitions, None if detector is None else detector.card)
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
     if arguments.plots is not None:
         for path in draw(dataset, recognitions, arguments.plots):
             print(f"wrote {path}", file=sys.stderr)

@@ -26,6 +26,7 @@ except ImportError as error:
 # Okabe and Ito's colours, which most colour-blind people can tell apart, without the yellow.
 _COLOURS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#56B4E9")
 _DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")  # a recognizer each
+_SCORES = ("ri", "embedding_norm", "face_size", "detector_score", "quality_gate")
 _MOST_RANKS = 20
 _WIDTH_INCH, _HEIGHT_INCH, _LEGEND_INCH = 6.0, 4.8, 1.9
 
@@ -67,7 +68,7 @@ def _roc(dataset: Dataset, recognitions: list[Recognition]) -> Figure:
         xlabel="false-accept rate (share of impostor pairs)",
         ylabel="true-accept rate (share of genuine pairs)",
         xscale="log",
-        xlim=(1 / np.count_nonzero(~dataset.pairs.same), 1),
+        xlim=_rates_of(int(np.count_nonzero(~dataset.pairs.same))),
     )
     _plot(axes, curves, steps=True)
     _legend(picture, curves, recognitions)
@@ -104,7 +105,7 @@ def _identification(dataset: Dataset, recognitions: list[Recognition]) -> Figure
             xlabel="false-positive identification rate (share of strangers)",
             ylabel=f"false-negative identification rate\n(share of probes not found{within})",
             xscale="log",
-            xlim=(1 / len(lookup.strangers), 1),
+            xlim=_rates_of(len(lookup.strangers)),
         )
         _plot(axes[1], open_set, steps=True)
     _legend(picture, closed_set, recognitions)
@@ -112,30 +113,33 @@ def _identification(dataset: Dataset, recognitions: list[Recognition]) -> Figure
 
 
 def _discard(dataset: Dataset, recognitions: list[Recognition]) -> Figure:
-    picture, panels = _canvas(len(recognitions))
-    curves: list[_Curve] = []
+    picture, panels = _canvas(len(recognitions), beside=0)
+    highest = max(float(discard.rates.max()) for r in recognitions for discard in r.discards.values())
     for axes, recognition in zip(panels, recognitions, strict=True):
-        shown = [
-            _Curve(0, name.replace("_", " "), SHARES, discard.rates)
-            for name, discard in recognition.discards.items()
-        ]
         count = len(recognition.conditions)
         axes.set(
             title=f"{recognition.card.name} on {dataset.title}, {count} condition{'s'[: count > 1]}",
             xlabel="genuine pairs of the lowest quality discarded (share)",
             ylabel=f"false non-match rate of the others at FAR {DISCARD_FAR:g}",
             xlim=(SHARES[0], SHARES[-1]),
+            ylim=(0, 1.1 * highest + 1e-3),
         )
-        curves += [curve for curve in shown if curve.label not in {known.label for known in curves}]
-        for curve, colour in zip(shown, _colours(curves, shown), strict=True):
-            axes.plot(curve.x, curve.y, color=colour)
-        axes.set_ylim(0, 1.1 * max(float(curve.y.max()) for curve in shown) + 1e-3)
-    _legend(picture, curves, recognitions[:1])
+        for name, colour in zip(_SCORES, _COLOURS, strict=False):
+            if name in recognition.discards:
+                label = name.replace("_", " ")
+                axes.plot(SHARES, recognition.discards[name].rates, color=colour, label=label)
+        axes.plot(SHARES, recognition.discards["oracle"].rates, "--", color="#7F7F7F", label="failures first")
+        axes.legend(loc="lower left", frameon=False)
     return picture
 
 
-def _canvas(panels: int) -> tuple[Figure, list[Axes]]:
-    size = (panels * _WIDTH_INCH + _LEGEND_INCH, _HEIGHT_INCH)
+def _rates_of(count: int) -> tuple[float, float]:
+    """The rates that can be told apart with so many attempts."""
+    return 1 / max(count, 2), 1.0
+
+
+def _canvas(panels: int, *, beside: float = _LEGEND_INCH) -> tuple[Figure, list[Axes]]:
+    size = (panels * _WIDTH_INCH + beside, _HEIGHT_INCH)
     picture = Figure(figsize=size, layout="constrained")
     axes = [picture.add_subplot(1, panels, panel + 1) for panel in range(panels)]
     for each in axes:
@@ -145,16 +149,16 @@ def _canvas(panels: int) -> tuple[Figure, list[Axes]]:
 
 def _plot(axes: Axes, curves: list[_Curve], *, steps: bool) -> None:
     """Shares from 0 to 1, a colour for each label, dashes for each recognizer."""
-    for curve, colour in zip(curves, _colours(curves, curves), strict=True):
+    for curve, colour in zip(curves, _colours(curves), strict=True):
         dashes = _DASHES[curve.recognizer % len(_DASHES)]
         style = "steps-post" if steps else "default"
         axes.plot(curve.x, curve.y, color=colour, linestyle=dashes, drawstyle=style)
     axes.set_ylim(0, 1.01)
 
 
-def _colours(known: list[_Curve], curves: list[_Curve]) -> list[str | tuple[float, float, float, float]]:
-    """The colour of each curve, by the place of its label among the known ones."""
-    labels = list(dict.fromkeys(curve.label for curve in known))
+def _colours(curves: list[_Curve]) -> list[str | tuple[float, float, float, float]]:
+    """The colour of each curve, by the place of its label among all labels."""
+    labels = list(dict.fromkeys(curve.label for curve in curves))
     if len(labels) <= len(_COLOURS):
         return [_COLOURS[labels.index(curve.label)] for curve in curves]
     return [colormaps["viridis"](labels.index(curve.label) / len(labels)) for curve in curves]
@@ -164,7 +168,7 @@ def _legend(picture: Figure, curves: list[_Curve], recognitions: list[Recognitio
     """Beside the panels: colours for labels, and dashes for recognizers when there are several."""
     handles = [
         Line2D([], [], color=colour, label=curve.label)
-        for curve, colour in zip(curves, _colours(curves, curves), strict=True)
+        for curve, colour in zip(curves, _colours(curves), strict=True)
         if curve.recognizer == 0
     ]
     if len(recognitions) > 1:

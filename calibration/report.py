@@ -13,12 +13,13 @@ from calibration.discard import LARGEST_SHARE, Discard
 from calibration.evaluate import DISCARD_FAR, Measured, Recognition
 from calibration.identification import Searches
 from calibration.metrics import Figure, short
+from edge_fr.engine import ModelCard
 
 _DISCARDED = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 Json = dict[str, Any]
 
 
-def to_json(dataset: Dataset, recognitions: list[Recognition]) -> Json:
+def to_json(dataset: Dataset, recognitions: list[Recognition], detector: ModelCard | None = None) -> Json:
     """The first recognizer's figures under `conditions` and `edc`, and under `others` those of each
     further one with its paired `difference` from the first."""
     base, *others = recognitions
@@ -37,6 +38,7 @@ def to_json(dataset: Dataset, recognitions: list[Recognition]) -> Json:
         },
         "opencv": cv2.__version__,  # its resizing makes the low-resolution conditions
         "edc_settings": {"threshold_at_far": DISCARD_FAR, "area_to_share": LARGEST_SHARE},
+        "detector": None if detector is None else _model(detector),
         **_recognition(dataset, base),
         "others": [
             {**_recognition(dataset, other), "difference": _difference(base, other)} for other in others
@@ -65,7 +67,8 @@ def lines(dataset: Dataset, recognitions: list[Recognition]) -> Iterator[str]:
                 words.append(f"rank-1{'' if group == 'all' else ' ' + group} {searches.rank_rate(1):.4f}")
             yield "  ".join(words)
         for name, discard in recognition.discards.items():
-            yield f"  error versus discard by {name:<15} area {_text(discard.area)}"
+            start = f"of {discard.rates[0]:.4f}"
+            yield f"  error versus discard by {name:<15} area {_text(discard.area)} {start}"
 
 
 def _text(figure: Figure) -> str:
@@ -74,9 +77,8 @@ def _text(figure: Figure) -> str:
 
 
 def _recognition(dataset: Dataset, recognition: Recognition) -> Json:
-    card = recognition.card
     return {
-        "model": {"name": card.name, "weights_digest": card.weights_digest, "precision": card.precision},
+        "model": _model(recognition.card),
         "conditions": {
             name: _measured(dataset, measured) for name, measured in recognition.conditions.items()
         },
@@ -85,6 +87,10 @@ def _recognition(dataset: Dataset, recognition: Recognition) -> Json:
             for name, discard in recognition.discards.items()
         },
     }
+
+
+def _model(card: ModelCard) -> Json:
+    return {"name": card.name, "weights_digest": card.weights_digest, "precision": card.precision}
 
 
 def _measured(dataset: Dataset, measured: Measured) -> Json:

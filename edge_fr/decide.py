@@ -47,6 +47,12 @@ class DecisionPolicy:
             raise InputError("known_frames, unknown_frames and decide_within_ns must be positive")
 
 
+def named(candidates: tuple[Candidate, ...], threshold: float, margin: float) -> str | None:
+    """The identity of the best candidate if its score and its lead over the next allow the name."""
+    best = candidates[0] if candidates else None
+    return best.identity if best and best.score >= threshold and best.margin >= margin else None
+
+
 @dataclass(slots=True)
 class _Track:
     waiting_since_ns: int  # first sight, or the first evidence after "unrecognizable"
@@ -155,9 +161,9 @@ class Decider:
         if track.frames == 0:
             return answer("unrecognizable") if final else None
         best = track.candidates[0] if track.candidates else None
-        enough = final or track.frames >= policy.known_frames
-        if best and best.score >= threshold and best.margin >= policy.margin and enough:
-            return answer("known", best.identity)
+        identity = named(track.candidates, threshold, policy.margin)
+        if identity is not None and (final or track.frames >= policy.known_frames):
+            return answer("known", identity)
         floor = threshold - policy.hysteresis
         if before is not None and before.status == "known":
             score = next((c.score for c in track.candidates if c.identity == before.identity), -1.0)

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_fr.decide import named
 from edge_fr.detect import Detector
 from edge_fr.embed import Embedder
 from edge_fr.engine import Device, open_engine
@@ -20,7 +21,7 @@ from edge_fr.gallery import Gallery, normalized_identity, score_threshold
 from edge_fr.image import align, read_image, to_bgr
 from edge_fr.models import resolve
 from edge_fr.quality import QualityGate, QualityPolicy
-from edge_fr.structures import CROP_SIDE_PX, Decision, Face, Faces, Frame
+from edge_fr.structures import CROP_SIDE_PX, Decision, Face, Faces, Frame, Status
 
 Picture = str | Path | NDArray[np.generic]
 _OWN_FMR = 0.01  # a picture that one stranger in 100 would match is not taken for another of the same person
@@ -204,10 +205,9 @@ class Recognizer:
                 "unrecognizable", None, (), threshold, 0, self._target_fpir, refusals=face.refusals
             )
         candidates = self.gallery.search(face.embedding[None])[0]
-        best = candidates[0] if candidates else None
-        if best and best.score >= threshold and best.margin >= self._margin:
-            return Decision("known", best.identity, candidates, threshold, 1, self._target_fpir)
-        return Decision("unknown", None, candidates, threshold, 1, self._target_fpir)
+        identity = named(candidates, threshold, self._margin)
+        status: Status = "unknown" if identity is None else "known"
+        return Decision(status, identity, candidates, threshold, 1, self._target_fpir)
 
     def _one_good_face(self, picture: Picture) -> Face:
         faces = self._analyze(picture, self._enrollment_gate)

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from edge_fr.embed import Embedder
 from edge_fr.engine import open_engine
 from edge_fr.errors import InputError, ModelNotFoundError
+from edge_fr.measures import combine, head_pose, measure, sharpness
 from edge_fr.models import resolve
-from edge_fr.quality import QualityGate, QualityPolicy, combine, head_pose, measure, sharpness
+from edge_fr.quality import QualityGate, QualityPolicy
 from edge_fr.structures import Faces, Frame
 
 MS = 1_000_000

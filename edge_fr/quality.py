@@ -26,10 +26,10 @@ class QualityPolicy:
     10,000 it finds 80 % of CelebA's faces as they are (35 px between the eyes), 59 % of them scaled
     down to 9 px, 33 % at 6 px. Yaw, pitch and roll bound the absolute angle.
     `min_sharpness` is 0..1, see `edge_fr.measures.sharpness`. `max_dark_share` and `max_bright_share`
-    bound the share of the face's pixels below 26 and above 246 of 255 grey levels; `min_dynamic_range` is the spread of
-    its grey levels from the 5th to the 95th percentile. `min_inside` is the least share of the box,
-    and of the landmarks, that lies inside the frame. `min_recognizability` counts only for a gate
-    that has a recognizability score.
+    bound the share of the face's pixels below 26 and above 246 of 255 grey levels; `min_dynamic_range`
+    is the spread of its grey levels from the 5th to the 95th percentile. `min_inside` is the least
+    share of the box, and of the landmarks, that lies inside the frame. `min_recognizability` counts only
+    for a gate that has a recognizability score.
 
     After a track's first accepted face, another is selected when its quality is at least `better_by`
     above that of the best one selected so far, or when the last one was selected `every_ns` ago.

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,6 +150,12 @@ class _Progress:
     def advance(self) -> None:
         self._bar.advance(self._task)
 
+    def follow(self, items: Iterable[str]) -> Iterator[str]:
+        """The same items, each counted when the next one is asked for."""
+        for item in items:
+            yield item
+            self.advance()
+
     def __enter__(self) -> _Progress:
         self._bar.start()
         return self
@@ -160,15 +167,19 @@ class _Progress:
 def enroll(arguments: argparse.Namespace) -> int:
     from edge_fr.recognizer import Recognizer
 
-    with Recognizer.open(
-        arguments.gallery,
-        create=True,
-        detector=arguments.detector,
-        embedder=arguments.embedder,
-        device=arguments.device,
-        threads=arguments.threads,
-    ) as recognizer:
-        result = recognizer.enroll(arguments.person, arguments.images, force=arguments.force)
+    with (
+        Recognizer.open(
+            arguments.gallery,
+            create=True,
+            detector=arguments.detector,
+            embedder=arguments.embedder,
+            device=arguments.device,
+            threads=arguments.threads,
+        ) as recognizer,
+        _Progress(len(arguments.images), arguments.person) as progress,
+    ):
+        images = progress.follow(arguments.images)
+        result = recognizer.enroll(arguments.person, images, force=arguments.force)
     if arguments.json:
         refused = [{"image": name, "reason": reason} for name, reason in result.refused]
         print(json.dumps({"identity": result.identity, "kept": result.kept, "refused": refused}))

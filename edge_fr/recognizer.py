@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -144,7 +144,7 @@ class Recognizer:
         return Verification("match" if score >= threshold else "no match", score, threshold)
 
     def enroll(
-        self, identity: str, pictures: Picture | Sequence[Picture], *, force: bool = False
+        self, identity: str, pictures: Picture | Iterable[Picture], *, force: bool = False
     ) -> Enrollment:
         """Adds each picture that shows one good face; EnrollmentError when none of them does.
 

@@ -114,7 +114,7 @@ def test_a_run_leaves_weights_that_load_and_a_judgement_of_every_condition(workp
 def test_the_log_has_a_row_every_ten_steps_with_every_loss(workplace: Path) -> None:
     out = workplace / "logged"
     train(config(workplace, steps=10, batch=2), data=workplace, out=out, cache=workplace)
-    rows = list(csv.DictReader((out / "log.csv").open()))
+    rows = list(csv.DictReader((out / "log.csv").read_text().splitlines()))
     assert [row["step"] for row in rows] == ["10"]
     missing = [name for name, value in rows[0].items() if value == ""]
     assert missing == []
@@ -149,7 +149,7 @@ def test_parts_that_are_left_out_are_neither_trained_nor_kept(workplace: Path) -
 
 def test_a_base_that_is_not_sface_is_refused_with_the_command_that_fetches_it(tmp_path: Path) -> None:
     onnx.save(helper.make_model(helper.make_graph([], "other", [], [])), tmp_path / "other.onnx")
-    with pytest.raises(ModelError, match=r"no weight named .* edge-fr models pull sface"):
+    with pytest.raises(ModelError, match=r"no weight named .*`edge-fr models pull sface`"):
         load_sface(tmp_path / "other.onnx")
 
 
@@ -165,6 +165,21 @@ def test_a_misspelt_key_of_a_config_is_named(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("name: x\nsteps: 1\nsources: []\nbody_rl: 1\n")
     with pytest.raises(InputError, match="body_rl"):
         read_config(tmp_path / "c.yaml")
+
+
+def test_a_config_that_extends_another_changes_only_what_it_states(tmp_path: Path) -> None:
+    (tmp_path / "whole.yaml").write_text(
+        "name: whole\nsteps: 9\nbatch: 5\nsources: [{name: a, path: b}]\nparts: {local: true, fusion: false}\n"
+    )
+    (tmp_path / "row.yaml").write_text("extends: whole.yaml\nname: row\nparts: {local: false}\n")
+    found = read_config(tmp_path / "row.yaml")
+    assert (found.name, found.steps, found.batch) == ("row", 9, 5)
+    assert found.parts == Parts(local=False, fusion=False)
+
+
+def test_a_config_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no config at .*missing\.yaml"):
+        read_config(tmp_path / "missing.yaml")
 
 
 def test_the_configs_that_ship_can_be_read() -> None:

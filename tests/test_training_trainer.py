@@ -169,7 +169,7 @@ def test_a_misspelt_key_of_a_config_is_named(tmp_path: Path) -> None:
 
 def test_a_config_that_extends_another_changes_only_what_it_states(tmp_path: Path) -> None:
     (tmp_path / "whole.yaml").write_text(
-        "name: whole\nsteps: 9\nbatch: 5\nsources: [{name: a, path: b}]\nparts: {local: true, fusion: false}\n"
+        "name: whole\nsteps: 9\nbatch: 5\nsources: [{name: a, path: a}]\nparts: {local: true, fusion: false}"
     )
     (tmp_path / "row.yaml").write_text("extends: whole.yaml\nname: row\nparts: {local: false}\n")
     found = read_config(tmp_path / "row.yaml")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -65,10 +65,31 @@ class Config(BaseModel):
 
 
 def read_config(path: Path) -> Config:
-    """Reads a YAML config; an unknown key or a wrong value is an InputError that names it."""
+    """Reads a YAML config; an unknown key or a wrong value is an InputError that names it.
+
+    `extends: other.yaml` takes everything from the file beside it but what this one states.
+    """
     try:
-        return Config.model_validate(yaml.safe_load(path.read_text()))
-    except FileNotFoundError as error:
-        raise InputError(f"no config at {path}; export/configs holds those of the shipped weights") from error
+        return Config.model_validate(_read(path))
     except (ValidationError, yaml.YAMLError) as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        stated = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"no config at {path}; export/configs holds those of the shipped weights") from error
+    if not isinstance(stated, dict):
+        raise InputError(f"{path}: expected keys and values, got {type(stated).__name__}")
+    if "extends" not in stated:
+        return stated
+    return _merged(_read(path.parent / stated.pop("extends")), stated)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    both = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            both[key] = _merged(below[key], above[key])
+    return both

@@ -65,7 +65,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     if arguments.json is not None and not arguments.json.parent.is_dir():
         raise InputError(f"--json {arguments.json}: there is no folder {arguments.json.parent}")
+    if arguments.json is not None and arguments.json.is_dir():
+        raise InputError(f"--json {arguments.json} is a folder, expected a file to write")
     if arguments.plots is not None:
+        if arguments.plots.exists() and not arguments.plots.is_dir():
+            raise InputError(f"--plots {arguments.plots} is a file, expected a folder to write into")
         from calibration.plots import draw  # before the work: matplotlib may be missing
     device = arguments.device
     detector = None

@@ -516,3 +516,11 @@ def test_the_digest_follows_every_pixel_and_every_label(tmp_path: Path) -> None:
     assert other != once
     write(tmp_path / "aligned112" / "Person_A_0001.jpg", "somebody else", 1)
     assert digest() != other
+
+
+def test_the_digest_of_the_same_pictures_with_other_labels_is_another(tmp_path: Path) -> None:
+    digests = set()
+    for same in (SAME, SAME[::-1]):
+        (tmp_path / "x.bin").write_bytes(pickle.dumps((PICTURES, same)))
+        digests.add(open_dataset(f"bin:{tmp_path}/x.bin").digest)
+    assert len(digests) == 2

@@ -29,11 +29,11 @@ def ones(pairs: Pairs) -> Floats:
     return np.ones(len(pairs.scores))
 
 
-def tied_pairs(count: int = 300) -> Pairs:
-    """Scores with many ties, genuine ones higher on average, in five folds."""
+def tied_pairs(count: int = 300, digits: int = 1) -> Pairs:
+    """Scores with many ties (of few digits), genuine ones higher on average, in five folds."""
     rng = np.random.default_rng(1)
     same = rng.random(count) < 0.4
-    scores = np.round(rng.normal(np.where(same, 0.6, 0.3), 0.2), 1)
+    scores = np.round(rng.normal(np.where(same, 0.6, 0.3), 0.2), digits)
     return pairs_of(scores, same, folds=rng.integers(0, 5, count))
 
 
@@ -69,8 +69,11 @@ def test_the_roc_ends_with_everybody_accepted_and_starts_with_nobody() -> None:
     assert tar.tolist() == [0, 0.5, 1, 1]
 
 
-def test_accuracy_judges_each_fold_at_the_threshold_that_is_best_on_the_others() -> None:
-    pairs = tied_pairs()
+@pytest.mark.parametrize(("count", "digits"), [(300, 1), (300, 9), (40, 9)])
+def test_accuracy_judges_each_fold_at_the_threshold_that_is_best_on_the_others(
+    count: int, digits: int
+) -> None:
+    pairs = tied_pairs(count, digits)
     assert pairs.folds is not None
     right = 0
     for fold in range(5):
@@ -81,7 +84,7 @@ def test_accuracy_judges_each_fold_at_the_threshold_that_is_best_on_the_others()
         ladder = [known[0] + 1e-6, *(known[:-1] + known[1:]) / 2, known[-1] - 1e-6]
         best = max(ladder, key=lambda t: ((scores >= t) == same).sum())
         right += ((pairs.scores[held] >= best) == pairs.same[held]).sum()
-    assert Ranked(pairs).accuracy(ones(pairs)) == pytest.approx(right / 300)
+    assert Ranked(pairs).accuracy(ones(pairs)) == pytest.approx(right / count)
 
 
 def test_accuracy_never_uses_the_fold_it_judges() -> None:

@@ -106,9 +106,9 @@ def _searches(dataset: Dataset, searches: Searches) -> Json:
     result: Json = {"probes": len(searches.rank)}
     for rank in dataset.lookup.ranks:
         result[f"rank{rank}"] = round(searches.rank_rate(rank), 5)
-    if len(searches.strangers):
-        within = dataset.lookup.open_rank
-        for fpir in dataset.lookup.fpirs:
+    within = dataset.lookup.open_rank
+    for fpir in dataset.lookup.fpirs:
+        if fpir * len(searches.strangers) >= 1:  # with fewer strangers the rate cannot be told from 0
             name = f"fnir_at_fpir_{short(fpir)}" + (f"_within_rank{within}" if within > 1 else "")
             result[name] = round(searches.fnir_at_fpir(fpir, rank=within), 5)
     return result

@@ -34,7 +34,8 @@ class Detector:
     YuNet finds nine in ten, at 16 px one in two. An engine with a fixed input size gets every frame
     scaled down to that size, and places faces badly that are over 500 px high there.
 
-    A detector keeps nothing between frames, so their size may change. CardError when the engine's
+    A detector keeps only its input's memory between frames, so their size may change; use it from one
+    thread at a time. CardError when the engine's
     inputs or outputs do not fit the head that its card names.
     """
 
@@ -65,6 +66,7 @@ class Detector:
         self._max_side_px = max_side_px
         self._input, self._fixed_size = _input(engine.inputs, card)
         self._layout = LAYOUTS[card.head]
+        self._tensors: dict[tuple[int, int], NDArray[np.float32]] = {}  # inputs to fill again, by size
         self._names = order_outputs(self._layout, engine.outputs, self._fixed_size, card)
 
     @property
@@ -84,6 +86,8 @@ class Detector:
         """
         image = to_bgr(image)
         size = self._fixed_size or self._size_for(image)
+        if size not in self._tensors:
+            self._tensors.clear()
         found, scale = self._look(image, size)
         if self._fixed_size is None and max(size) > _SECOND_LOOK_FROM_PX:
             small = (_round_up(size[0] / _SECOND_LOOK_SHRINK), _round_up(size[1] / _SECOND_LOOK_SHRINK))
@@ -106,7 +110,10 @@ class Detector:
     def _look(self, image: NDArray[np.uint8], size: tuple[int, int]) -> tuple[Faces, float]:
         """What the engine finds in the picture at that input size, in pixels of the picture."""
         card = self.card
-        tensor, scale = letterbox(image, size, colour=card.colour, input_range=card.input_range)
+        tensor, scale = letterbox(
+            image, size, colour=card.colour, input_range=card.input_range, out=self._tensors.get(size)
+        )
+        self._tensors[size] = tensor
         outputs = self._engine.infer({self._input: tensor})
         arrays = []
         for name, output in zip(self._names, self._layout.outputs, strict=True):

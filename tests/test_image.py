@@ -205,6 +205,15 @@ def test_letterbox_pads_right_and_below_with_black_and_keeps_the_pixels() -> Non
     assert not tensor[0, :, :, 70:].any()
 
 
+def test_letterbox_fills_an_earlier_input_again_and_leaves_nothing_of_the_picture_before() -> None:
+    before, _ = letterbox(np.full((64, 96, 3), 200, np.uint8), (64, 96), input_range=(-1.0, 1.0))
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    fresh, _ = letterbox(image, (64, 96), input_range=(-1.0, 1.0))
+    again, _ = letterbox(image, (64, 96), input_range=(-1.0, 1.0), out=before)
+    assert again is before
+    assert np.array_equal(again, fresh)
+
+
 def test_letterbox_gives_the_colour_order_and_range_of_the_card() -> None:
     image = np.full((32, 32, 3), (255, 0, 51), np.uint8)
     tensor, _ = letterbox(image, (32, 64), colour="RGB", input_range=(-1.0, 1.0))

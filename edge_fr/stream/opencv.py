@@ -92,8 +92,10 @@ def _open(address: Address, timeout_s: float) -> cv2.VideoCapture:
             asked = [number for key, value in address.options.items() for number in (wanted[key], value)]
             return cv2.VideoCapture(address.target, cv2.CAP_V4L2, asked)
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout_ms]
-        if address.live:  # each decoder thread holds a frame back
-            limits += [cv2.CAP_PROP_N_THREADS, 2]
+        # Each decoder thread holds a frame of a live stream back. A file is read ahead of the models, which
+        # need the other half of the cores: with decoders on all of them both are slower.
+        threads = 2 if address.live else max(1, (os.cpu_count() or 2) // 2)
+        limits += [cv2.CAP_PROP_N_THREADS, threads]
         return cv2.VideoCapture(address.target, cv2.CAP_FFMPEG, limits)
 
 

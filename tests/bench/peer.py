@@ -113,7 +113,7 @@ def found(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
             hits.setdefault(face.track_id or 0, []).append(bool(overlap[at]))
     return {
         "faces": {"peer": faces, "of_them_found": round(both / max(1, faces), 4)},
-        "people": {"peer": len(hits), "of_them_found": sum(np.mean(h) >= 0.5 for h in hits.values())},
+        "people": {"peer": len(hits), "of_them_found": sum(bool(np.mean(h) >= 0.5) for h in hits.values())},
         "ours": {"faces": sum(map(len, ours["boxes"])), "people": ours["events"].get("face.ended", 0)},
     }
 

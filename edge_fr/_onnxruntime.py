@@ -77,7 +77,7 @@ class OnnxRuntimeEngine:
             )
         except _FAILURES as error:
             raise EngineError(
-                f"{path} cannot be opened: damaged, cut off, parts missing, or not ONNX ({error}); "
+                f"{path} cannot be opened: damaged, cut off, parts missing, or not ONNX ({str(error).strip()}); "
                 f"`edge-fr models verify` checks the named models"
             ) from error
         used = self._session.get_providers()[0]
@@ -117,7 +117,9 @@ class OnnxRuntimeEngine:
             values = self._session.run(self._output_names, dict(feeds))
         except _FAILURES as error:
             shapes = {name: value.shape for name, value in feeds.items()}
-            raise EngineError(f"{self._path} failed on inputs of shape {shapes}: {error}") from error
+            raise EngineError(
+                f"{self._path} failed on inputs of shape {shapes}: {str(error).strip()}"
+            ) from error
         outputs = dict(zip(self._output_names, values, strict=True))
         for name, value in outputs.items():
             if not np.isfinite(value).all():

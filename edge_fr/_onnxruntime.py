@@ -77,7 +77,8 @@ class OnnxRuntimeEngine:
             )
         except _FAILURES as error:
             raise EngineError(
-                f"{path} cannot be opened: damaged, cut off, parts missing, or not ONNX ({str(error).strip()}); "
+                f"{path} cannot be opened: damaged, cut off, parts missing, or not ONNX "
+                f"({str(error).strip()}); "
                 f"`edge-fr models verify` checks the named models"
             ) from error
         used = self._session.get_providers()[0]

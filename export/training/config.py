@@ -48,8 +48,8 @@ class Config(BaseModel):
     recipe: Recipe = Recipe()
     steps: int
     batch: int = 64
-    body_lr: float = 5e-4
-    tail_lr: float = 1e-4  # 6272 inputs a row: a small step moves the embedding far
+    body_lr: float = 2.5e-4
+    tail_lr: float = 5e-5  # 6272 inputs a row: a small step moves the embedding far
     heads_lr: float = 1e-3
     gate_lr: float = 2e-3
     weight_decay: float = 0.02

@@ -333,6 +333,18 @@ def test_frames_damaged_in_the_middle_are_counted_and_the_rest_is_read(
     assert frames[-1].pts_ns == (COUNT - 1) * 40_000_000
 
 
+def test_messages_do_not_pile_up_while_frames_flow(tmp_path: Path, drawn: list[NDArray[np.uint8]]) -> None:
+    pytest.importorskip("gi")
+    path = write(tmp_path / "clip.mp4", drawn, *H264)
+    with open_source(path, reader="gstreamer") as source:
+        for _ in range(COUNT // 2):
+            next(source)
+        bus, waiting = source._reader._bus, 0  # type: ignore[attr-defined]
+        while bus.pop() is not None:
+            waiting += 1
+    assert waiting < 5  # dozens when nobody takes them; one or two may come between the frame and this look
+
+
 def test_a_whole_video_has_no_damage(
     tmp_path: Path, reader: ReaderName, drawn: list[NDArray[np.uint8]]
 ) -> None:

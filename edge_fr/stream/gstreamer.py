@@ -189,6 +189,7 @@ class GStreamerReader:
             else:
                 sample = self._sink.emit("try-pull-sample", _SLICE_NS)
                 if sample is not None:
+                    self._drop_news()
                     return sample
             if error is not None:
                 raise SourceReadError(error)
@@ -200,6 +201,11 @@ class GStreamerReader:
             if time.monotonic() > give_up:
                 raise SourceReadError(f"no frame came within {self._timeout_s:g} s")
         return None
+
+    def _drop_news(self) -> None:
+        """Takes the messages before the first error off the bus, where they would pile up for months."""
+        while (message := self._bus.peek()) is not None and message.type != self._gst.MessageType.ERROR:
+            self._bus.pop()
 
     def _error(self) -> str | None:
         message = self._bus.pop_filtered(self._gst.MessageType.ERROR)

@@ -125,6 +125,14 @@ def test_a_picture_that_would_poison_the_gallery_is_refused_with_the_reason(
     assert len(recognizer.gallery) == 0
 
 
+def test_a_face_good_enough_to_be_recognized_may_be_too_poor_to_be_enrolled(recognizer: Recognizer) -> None:
+    small = far_away(COLLINS_PHOTO, 0.3)
+    (face,) = recognizer.analyze(small)
+    assert face.refusals == ()
+    with pytest.raises(EnrollmentError, match=r"not good enough to keep: .*needs at least 30 px"):
+        recognizer.enroll("Eileen", small)
+
+
 def test_good_pictures_are_kept_and_bad_ones_named(recognizer: Recognizer, tmp_path: Path) -> None:
     good, text, gone = tmp_path / "good.png", tmp_path / "text.jpg", tmp_path / "gone.jpg"
     cv2.imwrite(str(good), COLLINS_PHOTO)

@@ -83,7 +83,8 @@ def config(folder: Path, *, steps: int = 4, **changed: object) -> Config:
 def test_a_run_interrupted_and_resumed_ends_with_the_very_weights_of_one_that_was_not(
     workplace: Path,
 ) -> None:
-    made = config(workplace)
+    """On one thread: what several threads add up may differ in the last bit from run to run."""
+    made = config(workplace, threads=1)
     whole = train(made, data=workplace, out=workplace / "whole", cache=workplace)
     train(made, data=workplace, out=workplace / "parts", cache=workplace, stop_at=2)
     assert not (workplace / "parts" / "recognizer.pt").exists()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -212,8 +213,12 @@ def open_pipeline(
     else:
         people = Gallery.open(gallery, embed.card, read_only=True)
 
+    @lru_cache(maxsize=1)  # asked for at every frame, and only an enrolment changes it
+    def threshold_for(templates: int) -> float:
+        return score_threshold(embed.card, decision.target_fpir, templates).score
+
     def threshold() -> float:
-        return score_threshold(embed.card, decision.target_fpir, people.template_count).score
+        return threshold_for(people.template_count)
 
     threshold()  # a card that promises none is refused here, not at the first face
     return Pipeline(

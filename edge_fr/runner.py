@@ -76,8 +76,9 @@ def run(
                 waiting = time.perf_counter_ns()
     except BaseException as error:
         failures = _tell(pipeline.finish(), sinks, summary)
-        if failures and isinstance(error, EdgeFrError):
-            raise _joined([error, *failures]) from error
+        if failures:
+            first = [error] if isinstance(error, EdgeFrError) else []
+            raise _joined([*first, *failures]) from error
         raise
     else:
         if failures := _tell(pipeline.finish(), sinks, summary):

@@ -167,6 +167,22 @@ def test_a_sink_that_fails_takes_no_event_from_the_others_and_tells_all_it_lost(
     assert "detect" in summary.stages
 
 
+def test_what_a_sink_could_not_take_after_ctrl_c_is_told_too() -> None:
+    class Broken:
+        def write(self, event: Event) -> None:
+            if event.type == "face.ended":
+                raise EventError("not written: face.ended")
+
+    def interrupted(frame: Frame, faces: Faces) -> Faces:
+        if frame.index == 10:
+            raise KeyboardInterrupt
+        return faces
+
+    with pytest.raises(EventError, match=r"not written: face\.ended") as caught:
+        run(Frames(20), pipeline(stages=(interrupted,)), sinks=[Broken()])  # type: ignore[arg-type]
+    assert isinstance(caught.value.__cause__, KeyboardInterrupt)
+
+
 def test_a_run_that_is_asked_to_stop_writes_what_it_owes_and_returns() -> None:
     stop, sink = threading.Event(), Keep()
 

@@ -51,6 +51,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--embedder", default="sface", help="a model's name or an ONNX file (%(default)s)"
         )
+        command.add_argument(
+            "--gate",
+            help="the embedder's gate, a name or an ONNX file (the shipped recognizer's own, else none)",
+        )
         command.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="(%(default)s)")
         command.add_argument("--threads", type=int, help="CPU threads of one model call (all cores)")
 
@@ -104,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     listing = actions.add_parser("list", help="which models there are, and which are here")
     add_json(listing)
     listing.set_defaults(command=commands.models_list)
+    showing = actions.add_parser(
+        "show", help="print a model's card: what it is, was trained on, and cannot do"
+    )
+    showing.add_argument("model", help="a model's name or an ONNX file")
+    add_json(showing)
+    showing.set_defaults(command=commands.models_show)
     check = actions.add_parser("verify", help="hash the cached models again")
     check.add_argument("names", nargs="*", metavar="NAME", help="(all that are here)")
     check.set_defaults(command=commands.models_verify)

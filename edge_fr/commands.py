@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
                 arguments.gallery,
                 detector=arguments.detector,
                 embedder=arguments.embedder,
+                gate=arguments.gate,
                 device=arguments.device,
                 threads=arguments.threads,
                 decision=policy,
@@ -173,6 +175,7 @@ def enroll(arguments: argparse.Namespace) -> int:
             create=True,
             detector=arguments.detector,
             embedder=arguments.embedder,
+            gate=arguments.gate,
             device=arguments.device,
             threads=arguments.threads,
         ) as recognizer,
@@ -236,7 +239,24 @@ def models_list(arguments: argparse.Namespace) -> int:
     else:
         for row in rows:
             state = "here" if row.present else "not here: edge-fr models pull " + row.name
-            print(f"{row.name:<10} {row.task:<7} {row.licence:<12} {state}")
+            print(f"{row.name:<16} {row.task:<7} {row.licence:<12} {state}")
+    return 0
+
+
+def models_show(arguments: argparse.Namespace) -> int:
+    from edge_fr.cards import read_card
+    from edge_fr.models import resolve
+
+    card = read_card(resolve(arguments.model))
+    if arguments.json:
+        print(card.to_json())
+        return 0
+    for name, value in asdict(card).items():
+        if isinstance(value, dict):
+            for key, number in value.items():
+                print(f"{name:<16} {key}: {number}")
+        elif value not in (None, ""):
+            print(f"{name:<16} {value}")
     return 0
 
 
@@ -275,6 +295,7 @@ def bench(arguments: argparse.Namespace) -> int:
         open_pipeline(
             detector=arguments.detector,
             embedder=arguments.embedder,
+            gate=arguments.gate,
             device=arguments.device,
             threads=arguments.threads,
             stills=source.reader == "pictures",

@@ -1,7 +1,7 @@
 """From the embeddings of a track to one answer: known, unknown, or unrecognizable.
 
 A face that walks towards the camera gives poor evidence first and good evidence later. The decider
-fuses a track's embeddings, weighted by quality, and speaks when it is sure, when the deadline comes,
+fuses a track's embeddings, weighted by recognizability, and speaks when it is sure, when the deadline comes,
 or when the track ends; it speaks again only when the answer changes.
 """
 
@@ -59,6 +59,8 @@ class _Track:
     evidence: NDArray[np.float32] = field(default_factory=lambda: np.zeros(1, np.float32))  # weighted sum
     weight: float = 0.0  # of the evidence
     frames: int = 0
+    ri: float | None = None  # the best one of the faces behind the evidence
+    mask: float | None = None  # the mask_prob of those faces, weighted as they are
     best_quality: float = -1.0
     refusals: tuple[Refusal, ...] = ()  # of the best face seen
     candidates: tuple[Candidate, ...] = ()
@@ -116,15 +118,20 @@ class Decider:
             if face.track_id is None or face.track_id < 0:
                 continue
             track = self._tracks.setdefault(face.track_id, _Track(frame.pts_ns))
+            weight = max(face.worth, _LEAST_WEIGHT)
             quality = face.quality if face.quality is not None else face.score
             if quality > track.best_quality:
                 track.best_quality, track.refusals = quality, face.refusals
             if face.embedding is not None:
                 if track.frames == 0 and track.decision is not None:
                     track.waiting_since_ns = frame.pts_ns  # unrecognizable until now: a new wait begins
-                weight = max(quality, _LEAST_WEIGHT)
                 track.evidence = track.evidence + weight * face.embedding
                 track.weight += weight
+                if face.ri is not None:
+                    track.ri = max(face.ri, track.ri or 0.0)
+                if face.mask_prob is not None:
+                    before = face.mask_prob if track.mask is None else track.mask
+                    track.mask = before + weight / track.weight * (face.mask_prob - before)
                 if track.weight > _MEMORY:
                     track.evidence *= _MEMORY / track.weight
                     track.weight = _MEMORY
@@ -156,6 +163,8 @@ class Decider:
                 track.frames,
                 policy.target_fpir,
                 track.refusals if status == "unrecognizable" else (),
+                ri=track.ri,
+                mask_prob=track.mask,
             )
 
         if track.frames == 0:

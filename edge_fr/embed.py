@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_fr.crops import CropNetwork
 from edge_fr.engine import Engine, ModelCard, require_task
 from edge_fr.errors import CardError, EngineError
-from edge_fr.structures import CROP_SIDE_PX, Faces, Frame
-
-_CROP_SHAPE = (CROP_SIDE_PX, CROP_SIDE_PX, 3)
+from edge_fr.structures import Faces, Frame
 
 
 class Embeddings(NamedTuple):
@@ -41,40 +39,31 @@ class Embedder:
         embedding = outputs.get("embedding") or (engine.outputs[0] if len(outputs) == 1 else None)
         if embedding is None:
             raise CardError(f"{card.name} has outputs {', '.join(outputs)}, expected one named 'embedding'")
-        shape = engine.inputs[0].shape
-        if len(engine.inputs) != 1 or shape[1:] != (3, CROP_SIDE_PX, CROP_SIDE_PX):
-            raise CardError(
-                f"{card.name} takes {[(spec.name, spec.shape) for spec in engine.inputs]}, expected one "
-                f"input of shape (batch, 3, {CROP_SIDE_PX}, {CROP_SIDE_PX})"
-            )
         if embedding.shape[1:] != (card.embedding_size,):
             raise CardError(
                 f"{card.name} gives embeddings of shape {embedding.shape}, its card says size "
                 f"{card.embedding_size}"
             )
-        self._engine = engine
-        self._input = engine.inputs[0].name
+        self._card = card
+        self._network = CropNetwork(engine, max_batch=max_batch)
         self._embedding = embedding.name
         self._scores = tuple(name for name in ("ri", "mask_prob") if name in outputs)
-        self._batch = shape[0] or max_batch
-        self._fixed_batch = shape[0] is not None
 
     @property
     def card(self) -> ModelCard:
         """The recognizer's card."""
-        return self._engine.card
+        return self._card
 
     def embed(self, crops: NDArray[np.uint8]) -> Embeddings:
         """Embeds (N, 112, 112, 3) uint8 BGR crops; N may be 0."""
-        size = self.card.embedding_size or 0
-        vectors = np.empty((len(crops), size), np.float32)
-        scores = {name: np.empty(len(crops), np.float32) for name in self._scores}
-        for start in range(0, len(crops), self._batch):
-            rows = slice(start, start + self._batch)
-            outputs = self._embed_batch(crops[rows])
-            vectors[rows] = outputs[self._embedding]
-            for name, values in scores.items():
-                values[rows] = outputs[name].reshape(-1)
+        if len(crops) == 0:
+            none = np.empty(0, np.float32)
+            scores = dict.fromkeys(self._scores, none)
+            vectors = np.empty((0, self.card.embedding_size or 0), np.float32)
+            return Embeddings(vectors, scores.get("ri"), scores.get("mask_prob"), none)
+        outputs = self._network(crops)
+        vectors = outputs[self._embedding]
+        scores = {name: outputs[name].reshape(-1) for name in self._scores}
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         if (norms == 0).any():
             raise EngineError(f"{self.card.name} gave an embedding of length zero")
@@ -95,17 +84,3 @@ class Embedder:
             values[rows] = getattr(result, name)
             filled = filled.with_(**{name: values})
         return filled
-
-    def _embed_batch(self, crops: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        low, high = self.card.input_range
-        scale = (high - low) / 255.0
-        count = len(crops)
-        if self._fixed_batch and count < self._batch:
-            padding = np.zeros((self._batch - count, *_CROP_SHAPE), np.uint8)
-            crops = np.concatenate([crops, padding])
-        # blobFromImages computes (pixel - mean) * scale in one pass over all crops
-        blob = cv2.dnn.blobFromImages(
-            list(crops), scale, mean=(-low / scale,) * 3, swapRB=self.card.colour == "RGB"
-        )
-        outputs = self._engine.infer({self._input: np.asarray(blob, np.float32)})
-        return {name: value[:count] for name, value in outputs.items()}

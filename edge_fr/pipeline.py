@@ -23,8 +23,9 @@ from edge_fr.errors import InputError
 from edge_fr.events import Sighting, face_event, sighting
 from edge_fr.gallery import Gallery, score_threshold
 from edge_fr.image import align
-from edge_fr.models import resolve
+from edge_fr.models import resolve, resolve_gate
 from edge_fr.quality import QualityGate, QualityPolicy
+from edge_fr.recognizability import RecognizabilityNetwork
 from edge_fr.structures import Decision, Event, Faces, Frame
 from edge_fr.timing import StageTimes, TimedEngine
 from edge_fr.track import Tracker
@@ -186,6 +187,7 @@ def open_pipeline(
     *,
     detector: str | Path = "yunet",
     embedder: str | Path = "sface",
+    gate: str | Path | None = None,
     device: Device = "cpu",
     threads: int | None = None,
     quality: QualityPolicy | None = None,
@@ -194,6 +196,9 @@ def open_pipeline(
     stills: bool = False,
 ) -> Pipeline:
     """Builds a pipeline from model names or files, and a gallery or its path (None: nobody is enrolled).
+
+    `gate` is the network that keeps faces from the embedder which it would make nothing of (None: the
+    embedder's own, if it is the shipped recognizer; another embedder does without).
 
     A gallery given by its path is opened for reading only, sees later enrolments, and is closed with the
     pipeline; an open one stays yours. `stills` is for unrelated pictures: each face of each picture gets
@@ -205,6 +210,10 @@ def open_pipeline(
     finder = TimedEngine(open_engine(resolve(detector), device=device, threads=threads), times)
     # Faces too weak to begin a track still continue one; the gate refuses them all the same.
     detect = Detector(finder, score_threshold=0.4)
+    recognizability = None
+    if (watch := resolve_gate(gate, embedder)) is not None:
+        network = TimedEngine(open_engine(watch, device=device, threads=threads), times)
+        recognizability = RecognizabilityNetwork(network, embed.card)
     if gallery is None:
         people = Gallery.open(":memory:", embed.card, create=True)
     elif isinstance(gallery, Gallery):
@@ -224,7 +233,7 @@ def open_pipeline(
     return Pipeline(
         detector=detect,
         tracker=StillTracks() if stills else Tracker(),
-        gate=QualityGate(quality or QualityPolicy()),
+        gate=QualityGate(quality or QualityPolicy(), recognizability=recognizability),
         embedder=embed,
         decider=Decider(people.search, threshold, decision),
         model=embed.card,

@@ -19,8 +19,9 @@ from edge_fr.engine import Device, open_engine
 from edge_fr.errors import EnrollmentError, ImageError, UnknownIdentityError
 from edge_fr.gallery import Gallery, normalized_identity, score_threshold
 from edge_fr.image import align, read_image, to_bgr
-from edge_fr.models import resolve
-from edge_fr.quality import QualityGate, QualityPolicy
+from edge_fr.models import resolve, resolve_gate
+from edge_fr.quality import QualityGate, QualityPolicy, Recognizability
+from edge_fr.recognizability import RecognizabilityNetwork
 from edge_fr.structures import CROP_SIDE_PX, Decision, Face, Faces, Frame, Status
 
 Picture = str | Path | NDArray[np.generic]
@@ -78,6 +79,7 @@ class Recognizer:
         embedder: Embedder,
         gallery: Gallery,
         *,
+        recognizability: Recognizability | None = None,
         quality: QualityPolicy | None = None,
         enrollment: QualityPolicy | None = None,
         target_fpir: float = 0.01,
@@ -88,8 +90,10 @@ class Recognizer:
         self._detector = detector
         self._embedder = embedder
         self.gallery = gallery
-        self._gate = QualityGate(quality or QualityPolicy())
-        self._enrollment_gate = QualityGate(enrollment or QualityPolicy.enrollment())
+        self._gate = QualityGate(quality or QualityPolicy(), recognizability=recognizability)
+        self._enrollment_gate = QualityGate(
+            enrollment or QualityPolicy.enrollment(), recognizability=recognizability
+        )
         self._target_fpir = target_fpir
         self._target_fmr = target_fmr
         self._margin = margin
@@ -102,6 +106,7 @@ class Recognizer:
         create: bool = False,
         detector: str | Path = "yunet",
         embedder: str | Path = "sface",
+        gate: str | Path | None = None,
         device: Device = "cpu",
         threads: int | None = None,
         target_fpir: float = 0.01,
@@ -109,16 +114,31 @@ class Recognizer:
     ) -> Recognizer:
         """Opens the models (names or files) and the gallery; `create` makes one where there is none.
 
+        `gate` is the network that judges whether the embedder will make anything of a face (None: the
+        embedder's own, if it is the shipped recognizer; another embedder does without).
         `target_fpir`: the share of strangers that `identify` may give a name. `target_fmr`: the share
         of impostors that `verify` may accept.
         """
         finder = open_engine(resolve(detector), device=device, threads=threads)
         detect = Detector(finder, score_threshold=0.6)  # no track for a weak face to continue
         embed = Embedder(open_engine(resolve(embedder), device=device, threads=threads))
+        recognizability = None
+        blank = np.zeros((1, CROP_SIDE_PX, CROP_SIDE_PX, 3), np.uint8)
         detect.detect(np.zeros((480, 640, 3), np.uint8))  # the first run of a model is a slow one
-        embed.embed(np.zeros((1, CROP_SIDE_PX, CROP_SIDE_PX, 3), np.uint8))
+        embed.embed(blank)
+        if (watch := resolve_gate(gate, embedder)) is not None:
+            network = open_engine(watch, device=device, threads=threads)
+            recognizability = RecognizabilityNetwork(network, embed.card)
+            recognizability(blank)
         people = Gallery.open(gallery, embed.card, create=create or str(gallery) == ":memory:")
-        return cls(detect, embed, people, target_fpir=target_fpir, target_fmr=target_fmr)
+        return cls(
+            detect,
+            embed,
+            people,
+            recognizability=recognizability,
+            target_fpir=target_fpir,
+            target_fmr=target_fmr,
+        )
 
     def analyze(self, picture: Picture) -> Faces:
         """All faces, largest first, with crops, quality, refusals, and embeddings of the usable ones."""
@@ -149,8 +169,8 @@ class Recognizer:
         """Adds each picture that shows one good face; EnrollmentError when none of them does.
 
         Refused, with the reason: no face, several faces, a face too poor to keep, a face that is
-        someone else's who is enrolled, and one that does not look like this identity's other
-        pictures; `force` keeps the last two.
+        someone else's who is enrolled, one that does not look like this identity's other pictures, and
+        one that wears a mask; `force` keeps the last three.
         """
         identity = normalized_identity(identity)
         if isinstance(pictures, (str, Path, np.ndarray)):
@@ -162,13 +182,13 @@ class Recognizer:
             try:
                 face = self._one_good_face(picture)
                 if not force:
+                    self._refuse_mask(face)
                     self._refuse_wrong_person(identity, face)
             except (EnrollmentError, ImageError) as error:
                 refused.append((name, str(error)))
                 continue
             assert face.embedding is not None  # the gate let it through
-            assert face.quality is not None
-            self.gallery.add(identity, face.embedding[None], qualities=[face.quality], sources=[name])
+            self.gallery.add(identity, face.embedding[None], qualities=[face.worth], sources=[name])
             kept.append(name)
         if not kept:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in refused) or "no picture given"
@@ -207,7 +227,16 @@ class Recognizer:
         candidates = self.gallery.search(face.embedding[None])[0]
         identity = named(candidates, threshold, self._margin)
         status: Status = "unknown" if identity is None else "known"
-        return Decision(status, identity, candidates, threshold, 1, self._target_fpir)
+        return Decision(
+            status,
+            identity,
+            candidates,
+            threshold,
+            1,
+            self._target_fpir,
+            ri=face.ri,
+            mask_prob=face.mask_prob,
+        )
 
     def _one_good_face(self, picture: Picture) -> Face:
         faces = self._analyze(picture, self._enrollment_gate)
@@ -219,6 +248,13 @@ class Recognizer:
         if face.embedding is None:
             raise EnrollmentError(f"not good enough to keep: {', '.join(map(str, face.refusals))}")
         return face
+
+    def _refuse_mask(self, face: Face) -> None:
+        if face.masked:
+            raise EnrollmentError(
+                f"wears a mask ({face.mask_prob:.0%} sure); take it off, or give force=True or --force to "
+                f"keep it all the same"
+            )
 
     def _refuse_wrong_person(self, identity: str, face: Face) -> None:
         assert face.embedding is not None

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edge_fr.errors import InputError
 
 CROP_SIDE_PX = 112
+MASKED = 0.5  # a mask_prob of that much or more is called a mask
 
 Status = Literal["known", "unknown", "unrecognizable"]
 EventType = Literal[
@@ -89,6 +90,16 @@ class Face:
     embedding: NDArray[np.float32] | None
     ri: float | None
     mask_prob: float | None
+
+    @property
+    def worth(self) -> float:
+        """What the face weighs as evidence, 0..1: its recognizability, else its quality, else its score."""
+        return next(value for value in (self.ri, self.quality, self.score) if value is not None)
+
+    @property
+    def masked(self) -> bool | None:
+        """Whether the face wears a mask; None where that was not computed."""
+        return None if self.mask_prob is None else self.mask_prob >= MASKED
 
     @property
     def bbox(self) -> NDArray[np.float32]:
@@ -240,7 +251,9 @@ class Decision:
     """What is known about a track (or a still picture) now.
 
     `identity` is set only when `status` is "known". `frames_used` counts the embeddings fused;
-    `refusals` are those of the best face seen when nothing could be used.
+    `ri` is the best recognizability among them and `mask_prob` their mean, weighted as they were fused
+    (None: the recognizer tells neither). `refusals` are those of the best face seen when nothing could be
+    used.
     """
 
     status: Status
@@ -250,6 +263,8 @@ class Decision:
     frames_used: int
     target_fpir: float | None = None
     refusals: tuple[Refusal, ...] = ()
+    ri: float | None = None
+    mask_prob: float | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

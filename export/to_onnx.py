@@ -10,6 +10,7 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
+from edge_fr.cards import read_card
 from edge_fr.engine import CARD_KEY, ModelCard
 from edge_fr.errors import ModelError
 from edge_fr.fold import weights_digest
@@ -105,8 +106,7 @@ def write(run: Path, folder: Path, *, visibility: bool = False) -> tuple[Path, P
     }
     names = ["embedding", "ri", "mask_prob", *(["visibility"] if visibility else [])]
     embedder = ModelCard(name=config.name, task="embed", embedding_size=128, **common)  # type: ignore[arg-type]
-    watchman = ModelCard(name=f"{config.name}-gate", task="gate", **common)  # type: ignore[arg-type]
-    return (
-        export(recognizer, names, folder / f"{config.name}.onnx", embedder),
-        export(gate, ["ri"], folder / f"{config.name}-gate.onnx", watchman),
-    )
+    face = export(recognizer, names, folder / f"{config.name}.onnx", embedder)
+    guards = read_card(face).weights_digest
+    watchman = ModelCard(name=f"{config.name}-gate", task="gate", guards=guards, **common)  # type: ignore[arg-type]
+    return face, export(gate, ["ri"], folder / f"{config.name}-gate.onnx", watchman)

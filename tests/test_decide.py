@@ -40,7 +40,13 @@ def frame(seconds: float) -> Frame:
     return Frame(np.zeros((4, 4, 3), np.uint8), round(seconds * SECOND), datetime.now(timezone.utc))
 
 
-def sight(embedding: NDArray[np.float32] | None, quality: float = 0.5, track_id: int = 7) -> Faces:
+def sight(
+    embedding: NDArray[np.float32] | None,
+    quality: float = 0.5,
+    track_id: int = 7,
+    ri: float | None = None,
+    mask_prob: float | None = None,
+) -> Faces:
     """One face of one track; without an embedding it was refused as too small."""
     refused = embedding is None
     row = np.full(3, np.nan, np.float32) if embedding is None else embedding
@@ -52,6 +58,8 @@ def sight(embedding: NDArray[np.float32] | None, quality: float = 0.5, track_id:
         quality=np.array([quality], np.float32),
         refusals=(TOO_SMALL if refused else (),),
         embeddings=row[None].astype(np.float32),
+        ri=None if ri is None else np.array([ri], np.float32),
+        mask_prob=None if mask_prob is None else np.array([mask_prob], np.float32),
     )
 
 
@@ -141,6 +149,29 @@ def test_good_looks_weigh_more_than_poor_ones() -> None:
     sights = [(i / 10, sight(EILEEN, 0.05)) for i in range(3)] + [(0.4, sight(GRACE, 1.0))]
     decide = decider(known_frames=4)
     assert [a.identity for _, a in watch(decide, sights)] == ["grace"]
+
+
+def test_recognizability_weighs_a_look_where_it_is_known_whatever_its_quality() -> None:
+    decide = decider()
+    watch(decide, [(0.0, sight(GRACE, quality=0.9, ri=0.1)), (0.1, sight(EILEEN, quality=0.2, ri=0.9))])
+    assert decide.end([7])[7][0].identity == "eileen"
+
+
+def test_an_answer_says_the_best_recognizability_and_the_weighted_mask_of_its_looks() -> None:
+    decide = decider()
+    looks = [(0.2, 0.9), (0.8, 0.1), (0.4, 0.9)]
+    watch(decide, [(i / 10, sight(GRACE, ri=ri, mask_prob=mask)) for i, (ri, mask) in enumerate(looks)])
+    answer, _ = decide.end([7])[7]
+    assert answer.ri == pytest.approx(0.8)
+    assert answer.mask_prob == pytest.approx((0.2 * 0.9 + 0.8 * 0.1 + 0.4 * 0.9) / 1.4)
+
+
+def test_a_recognizer_that_tells_neither_leaves_both_open() -> None:
+    decide = decider()
+    watch(decide, [(0.0, sight(GRACE))])
+    answer, _ = decide.end([7])[7]
+    assert answer.ri is None
+    assert answer.mask_prob is None
 
 
 def test_a_track_that_ends_early_still_gets_its_answer_and_is_forgotten() -> None:

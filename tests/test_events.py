@@ -22,6 +22,7 @@ from edge_fr.structures import Candidate, Decision, Event, Face, Frame, Refusal
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=timezone.utc)
 MODEL = {"embedder": "sha256:abc", "precision": "fp32"}
+ANSWER = Decision("known", "Grace", (Candidate("Grace", 0.71234, 0.4),), 0.45, 2, 0.01)
 
 
 def face(ri: float | None = None, mask_prob: float | None = None) -> Face:
@@ -39,11 +40,12 @@ def face(ri: float | None = None, mask_prob: float | None = None) -> Face:
     )
 
 
-def event(seconds: float = 0.0, *, ended: bool = False, a_face: Face | None = None) -> Event:
+def event(
+    seconds: float = 0.0, *, ended: bool = False, a_face: Face | None = None, decision: Decision = ANSWER
+) -> Event:
     frame = Frame(
         np.zeros((480, 640, 3), np.uint8), round(seconds * 1e9), NOON + timedelta(seconds=seconds), "door"
     )
-    decision = Decision("known", "Grace", (Candidate("Grace", 0.71234, 0.4),), 0.45, 2, 0.01)
     return face_event(sighting(frame, a_face or face(), NOON), 3, 1, decision, MODEL, ended=ended)
 
 
@@ -75,11 +77,20 @@ def test_an_event_has_the_published_form() -> None:
     }
 
 
-def test_mask_and_recognizability_are_told_where_a_model_gives_them() -> None:
-    values = to_json(event(a_face=face(ri=0.8, mask_prob=0.93)))
+def test_mask_and_recognizability_are_those_of_the_answer_and_not_of_the_last_look() -> None:
+    walked_away = face(ri=0.1, mask_prob=0.2)
+    values = to_json(event(a_face=walked_away, decision=replace(ANSWER, ri=0.8, mask_prob=0.93)))
     assert values["ri"] == 0.8
     assert values["mask"] == {"state": "masked", "score": 0.93}
-    assert to_json(event(a_face=face(mask_prob=0.2)))["mask"]["state"] == "bare"
+    bare = to_json(event(decision=replace(ANSWER, mask_prob=0.2)))
+    assert bare["mask"]["state"] == "bare"
+
+
+def test_a_face_that_was_never_good_enough_tells_its_own_recognizability() -> None:
+    nothing = Decision("unrecognizable", None, (), 0.45, 0)
+    values = to_json(event(a_face=face(ri=0.1), decision=nothing))
+    assert values["ri"] == 0.1
+    assert "mask" not in values
 
 
 def test_no_event_holds_an_embedding_or_a_picture() -> None:

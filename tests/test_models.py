@@ -259,7 +259,7 @@ def test_a_name_is_resolved_to_its_file_and_a_path_to_itself(cache: Path, tmp_pa
 
 
 def test_a_misspelt_name_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(ModelNotFoundError, match=r"'yunnet' is neither a file nor .* which are yunet, sface"):
+    with pytest.raises(ModelNotFoundError, match=r"'yunnet' is neither .* are recognizer, .*, sface"):
         resolve("yunnet")
 
 

@@ -33,6 +33,7 @@ def card(task: str) -> ModelCard:
         licence="none",
         training_data="none",
         embedding_size=128 if task == "embed" else None,
+        guards="sha256:face" if task == "gate" else None,
     )
 
 

@@ -8,8 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from fakes import FakeEngine, Feeds, card, spec
 from numpy.typing import NDArray
 
+from edge_fr.detect import Detector
+from edge_fr.embed import Embedder
+from edge_fr.engine import open_engine
 from edge_fr.errors import (
     EnrollmentError,
     GalleryFileError,
@@ -18,6 +22,7 @@ from edge_fr.errors import (
     UnknownIdentityError,
 )
 from edge_fr.gallery import Gallery
+from edge_fr.models import resolve
 from edge_fr.pipeline import open_pipeline
 from edge_fr.recognizer import Recognizer
 from samples.standoff_people import COLLINS, HOPPER, portrait
@@ -158,6 +163,25 @@ def test_a_picture_of_another_person_is_not_added_to_a_known_one(recognizer: Rec
     with pytest.raises(EnrollmentError, match="does not look like the other pictures of 'Eileen'"):
         recognizer.enroll("Eileen", HOPPER_PHOTO)
     assert recognizer.gallery.template_count == 1
+
+
+def test_a_masked_face_is_enrolled_only_when_forced(recognizer: Recognizer) -> None:
+    def masked(feeds: Feeds) -> dict[str, NDArray[np.float32]]:
+        count = len(feeds["x"])
+        row = np.eye(1, 4, dtype=np.float32)
+        return {"embedding": np.repeat(row, count, 0), "mask_prob": np.full((count, 1), 0.93, np.float32)}
+
+    model = card(impostor_scores={"1e-1": 0.2, "1e-4": 0.4})
+    engine = FakeEngine(masked, model, outputs=(spec("embedding", None, 4), spec("mask_prob", None, 1)))
+    detector = Detector(open_engine(resolve("yunet")))
+    with Gallery.open(":memory:", model, create=True) as gallery:
+        kiosk = Recognizer(detector, Embedder(engine), gallery)
+        with pytest.raises(
+            EnrollmentError, match=r"wears a mask \(93% sure\); take it off, or give force=True"
+        ):
+            kiosk.enroll("Eileen", COLLINS_PHOTO)
+        assert kiosk.enroll("Eileen", COLLINS_PHOTO, force=True).kept == ("picture 1",)
+        assert kiosk.identify(COLLINS_PHOTO)[0].decision.mask_prob == pytest.approx(0.93)
 
 
 def test_grey_rgba_and_16_bit_pictures_of_one_person_agree(recognizer: Recognizer) -> None:

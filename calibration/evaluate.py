@@ -25,6 +25,7 @@ from edge_fr.engine import ModelCard
 from edge_fr.errors import InputError
 
 BATCH = 32
+_UNIT = 1e-3  # FP16 rounds a unit norm by less
 DISCARD_FAR = 1e-2  # the error-versus-discard curves' threshold, over the pairs of all conditions together
 
 
@@ -41,7 +42,8 @@ class Measured:
 @dataclass(frozen=True, eq=False)
 class Recognition:
     """All of one recognizer: by condition, and by quality score the curve over all conditions together,
-    with the ratio of the `ri` curve's area to it where the recognizer has an `ri`."""
+    with the ratio of the `ri` curve's area to it where the recognizer has an `ri`. The quality score
+    `base_norm` of the second recognizer and those after it is the first one's embedding norm."""
 
     card: ModelCard
     conditions: dict[str, Measured]
@@ -140,7 +142,19 @@ def _look(
             if found.ri is not None:
                 rows.scores["ri"][numbers] = found.ri
             advance(len(numbers))
-    return [Seen(_fused(dataset.templates, rows), {**rows.scores, **judged}) for rows in seen if rows]
+    for rows in seen[1:]:
+        assert rows is not None
+        assert seen[0] is not None
+        rows.scores["base_norm"] = seen[0].scores["embedding_norm"]
+    return [Seen(_fused(dataset.templates, rows), {**_telling(rows), **judged}) for rows in seen if rows]
+
+
+def _telling(rows: Seen) -> dict[str, Floats]:
+    """The scores without the norm of a recognizer whose embeddings leave it with unit length."""
+    scores = dict(rows.scores)
+    if np.nanmax(np.abs(scores["embedding_norm"] - 1)) < _UNIT:
+        del scores["embedding_norm"]
+    return scores
 
 
 def _batches(dataset: Dataset, condition: str) -> Iterator[tuple[Numbers, list[NDArray[np.uint8]]]]:

@@ -26,7 +26,7 @@ except ImportError as error:
 # Okabe and Ito's colours, which most colour-blind people can tell apart, without the yellow.
 _COLOURS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#56B4E9")
 _DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")  # a recognizer each
-_SCORES = ("ri", "embedding_norm", "face_size", "detector_score", "quality_gate")
+_SCORES = ("ri", "embedding_norm", "base_norm", "face_size", "detector_score", "quality_gate")
 _MOST_RANKS = 20
 _WIDTH_INCH, _HEIGHT_INCH, _LEGEND_INCH = 6.0, 4.8, 1.9
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from edge_fr.errors import EdgeFrError
 from export.to_onnx import write
 from export.training.config import read_config
+from export.training.findings import findings
 from export.training.trainer import train
 
 
@@ -26,12 +28,19 @@ def main(arguments: list[str] | None = None) -> int:
     writing.add_argument("--run", type=Path, required=True, help="folder of the run")
     writing.add_argument("--out", type=Path, required=True, help="folder for the files")
     writing.add_argument("--visibility", action="store_true", help="with the map of the visible face")
+    finding = commands.add_parser("findings", help="what the parts of a finished run do, as JSON")
+    finding.add_argument("--run", type=Path, required=True, help="folder of the run")
+    finding.add_argument("--data", type=Path, required=True, help="folder that the config's sources lie in")
+    finding.add_argument("--masked", type=Path, help="photographs of people in real masks")
     options = parser.parse_args(arguments)
     cache = Path(os.environ.get("EDGE_FR_CACHE", "~/.cache/edge-fr")).expanduser() / "training"
     try:
         if options.command == "onnx":
             for path in write(options.run, options.out, visibility=options.visibility):
                 print(path)
+            return 0
+        if options.command == "findings":
+            print(json.dumps(findings(options.run, options.data, cache, masked=options.masked), indent=1))
             return 0
         config = read_config(options.config)
         out = options.out or cache / "runs" / config.name

@@ -23,7 +23,8 @@ from drawn_people import (
     tinyface_folder,
     write,
 )
-from fakes import card
+from fakes import FakeEngine, Feeds, card, spec
+from numpy.typing import NDArray
 from onnx import helper
 from onnx_files import save, tensor
 
@@ -36,6 +37,7 @@ from calibration.metrics import Pairs, verification
 from calibration.plots import draw
 from calibration.quality_scores import quality_scores
 from calibration.report import lines, to_json
+from edge_fr.embed import Embedder
 from edge_fr.errors import InputError
 from edge_fr.image import TEMPLATE
 
@@ -152,9 +154,10 @@ def test_every_quality_score_has_its_curve_and_none_beats_the_oracle(lfw: Datase
     embedders = [recognizer(noise=20), recognizer(noise=20, ri=True)]
     without, with_ri = evaluate(lfw, embedders, ["clean", "px2", "px4"], draws=20)
     assert set(without.discards) == {"embedding_norm", "face_size", "quality_gate", "oracle"}
-    assert set(with_ri.discards) == {"ri", "embedding_norm", "face_size", "quality_gate", "oracle"}
+    others = {"embedding_norm", "base_norm", "face_size", "quality_gate"}
+    assert set(with_ri.discards) == {"ri", *others, "oracle"}
     assert without.ri_area_ratios == {}
-    assert set(with_ri.ri_area_ratios) == {"embedding_norm", "face_size", "quality_gate"}
+    assert set(with_ri.ri_area_ratios) == others
     for name, discard in with_ri.discards.items():
         assert discard.rates[0] > 0
         assert discard.area.value >= with_ri.discards["oracle"].area.value, name
@@ -163,6 +166,23 @@ def test_every_quality_score_has_its_curve_and_none_beats_the_oracle(lfw: Datase
     assert ratio == pytest.approx(ri / size)
     # two thirds of the pairs are tiny, and the size says which
     assert with_ri.discards["face_size"].area.value < with_ri.discards["face_size"].rates[0]
+
+
+def test_an_embedding_that_leaves_with_unit_length_says_nothing_by_its_norm(lfw: Dataset) -> None:
+    drawn = recognizer(noise=20, ri=True)
+
+    def unit(feeds: Feeds) -> dict[str, NDArray[np.float32]]:
+        crops = np.asarray(feeds["x"].transpose(0, 2, 3, 1)[..., ::-1].round(), np.uint8)
+        found = drawn.embed(crops)
+        assert found.ri is not None
+        return {"embedding": found.vectors, "ri": found.ri}
+
+    size = drawn.card.embedding_size
+    engine = FakeEngine(unit, drawn.card, outputs=(spec("embedding", None, size), spec("ri", None)))
+    base, alone = evaluate(lfw, [drawn, Embedder(engine)], ["px2", "px4"], draws=2)
+    assert "embedding_norm" in base.discards
+    assert "embedding_norm" not in alone.discards
+    assert alone.discards["base_norm"].rates.tolist() == base.discards["embedding_norm"].rates.tolist()
 
 
 def test_a_smaller_face_has_less_quality() -> None:

@@ -38,6 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     evaluate.add_argument("--json", type=Path, metavar="OUT.json", help="also write the figures there")
     evaluate.add_argument("--plots", type=Path, metavar="DIR", help="draw the curves into this folder")
+    evaluate.add_argument(
+        "--record",
+        metavar="DATASET",
+        help="put the last model's TAR and AUC into its card, under this name of the data",
+    )
     evaluate.add_argument("--draws", type=int, default=400, help="bootstrap draws (%(default)s)")
     evaluate.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="%(default)s")
     evaluate.set_defaults(command=_evaluate)
@@ -54,10 +59,12 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from calibration.cards import change_card, own_file
     from calibration.conditions import check
     from calibration.datasets import open_dataset
     from calibration.evaluate import embeddings_needed, evaluate
-    from calibration.report import lines, to_json
+    from calibration.report import headlines, lines, to_json
+    from edge_fr.cards import read_card
     from edge_fr.detect import Detector
     from edge_fr.embed import Embedder
     from edge_fr.engine import open_engine
@@ -71,6 +78,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         if arguments.plots.exists() and not arguments.plots.is_dir():
             raise InputError(f"--plots {arguments.plots} is a file, expected a folder to write into")
         from calibration.plots import draw  # before the work: matplotlib may be missing
+    if arguments.record is not None:
+        own_file(arguments.models[-1])
     device = arguments.device
     detector = None
     if arguments.detector is not None:
@@ -108,6 +117,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.json is not None:
         report = to_json(dataset, recognitions, None if detector is None else detector.card)
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    if arguments.record is not None:
+        path = own_file(arguments.models[-1])
+        results = {**read_card(path).results, **headlines(arguments.record, recognitions[-1])}
+        change_card(path, results=results)
     if arguments.plots is not None:
         for path in draw(dataset, recognitions, arguments.plots):
             print(f"wrote {path}", file=sys.stderr)

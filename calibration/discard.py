@@ -10,6 +10,7 @@ that of discarding the failures first.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,6 +43,26 @@ def error_versus_discard(failed: Flags, quality: Floats, weights: Floats) -> Dis
     rates = _rates(failed, np.ones(len(failed)))
     draws = np.array([_area(_rates(failed, row[order])) for row in weights])
     return Discard(rates, Figure(_area(rates), draws))
+
+
+class Reliability(NamedTuple):
+    """Of the genuine comparisons with a quality in [low, high): how many there are, and the share matched."""
+
+    low: float
+    high: float
+    pairs: int
+    matched: float
+
+
+def reliability(scores: Floats, quality: Floats, threshold: float) -> list[Reliability]:
+    """What a quality score (0..1) promises, in tenths of its range; empty tenths are left out."""
+    rows = []
+    for tenth in range(10):
+        low, high = tenth / 10, (tenth + 1) / 10
+        here = (quality >= low) & ((quality < high) if tenth < 9 else (quality <= high))
+        if here.any():
+            rows.append(Reliability(low, high, int(here.sum()), float((scores[here] >= threshold).mean())))
+    return rows
 
 
 def _rates(failed: Flags, weights: Floats) -> Floats:

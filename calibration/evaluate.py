@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from calibration.conditions import UNCHANGED, captured, check, enlarge
 from calibration.datasets.dataset import Dataset, Numbers, PairList, Templates
-from calibration.discard import Discard, error_versus_discard
+from calibration.discard import Discard, Reliability, error_versus_discard, reliability
 from calibration.identification import Searches, Vectors, search
 from calibration.metrics import Figure, Floats, Pairs, bootstrap, threshold_at_far, verification
 from calibration.quality_scores import quality_scores
@@ -26,6 +26,7 @@ from edge_fr.errors import InputError
 
 BATCH = 32
 _UNIT = 1e-3  # FP16 rounds a unit norm by less
+RELIABILITY_FMR = "1e-4"  # the reliability's threshold, a key of the card's impostor_scores
 DISCARD_FAR = 1e-2  # the error-versus-discard curves' threshold, over the pairs of all conditions together
 
 
@@ -43,12 +44,14 @@ class Measured:
 class Recognition:
     """All of one recognizer: by condition, and by quality score the curve over all conditions together,
     with the ratio of the `ri` curve's area to it where the recognizer has an `ri`. The quality score
-    `base_norm` of the second recognizer and those after it is the first one's embedding norm."""
+    `base_norm` of the second recognizer and those after it is the first one's embedding norm.
+    `reliability` says what an `ri` promises."""
 
     card: ModelCard
     conditions: dict[str, Measured]
     discards: dict[str, Discard]
     ri_area_ratios: dict[str, Figure]
+    reliability: list[Reliability]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +91,12 @@ def evaluate(
             measured[model][condition] = _measure(dataset, clean.vectors, poor.vectors, draws)
             qualities[model].append(_pair_qualities(dataset, clean.scores, poor.scores))
     return [
-        Recognition(embedder.card, results, *_discards(dataset, list(results.values()), quality, draws))
+        Recognition(
+            embedder.card,
+            results,
+            *_discards(dataset, list(results.values()), quality, draws),
+            _reliability(embedder.card, list(results.values()), quality),
+        )
         for embedder, results, quality in zip(embedders, measured, qualities, strict=True)
     ]
 
@@ -256,3 +264,16 @@ def _discards(
         return discards, {}
     areas = {name: discard.area for name, discard in discards.items() if name not in ("ri", "oracle")}
     return discards, {name: discards["ri"].area / area for name, area in areas.items()}
+
+
+def _reliability(
+    card: ModelCard, results: list[Measured], qualities: list[dict[str, Floats]]
+) -> list[Reliability]:
+    """The share of genuine pairs, over all conditions, that reach the card's score for one false match in
+    10,000, by their ri; nothing without both."""
+    pairs = [measured.pairs for measured in results if measured.pairs is not None]
+    if RELIABILITY_FMR not in card.impostor_scores or not pairs or "ri" not in qualities[0]:
+        return []
+    genuine = np.concatenate([p.scores[p.same] for p in pairs])
+    ri = np.concatenate([quality["ri"] for quality in qualities])
+    return reliability(genuine, ri, card.impostor_scores[RELIABILITY_FMR])

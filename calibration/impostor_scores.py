@@ -14,20 +14,17 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from edge_fr.cards import read_card
+from calibration.cards import change_card, own_file
 from edge_fr.embed import Embedder
-from edge_fr.engine import CARD_KEY, card_path, open_engine
+from edge_fr.engine import open_engine
 from edge_fr.errors import ImageError, InputError
-from edge_fr.models import MODELS, resolve
+from edge_fr.models import resolve
 from edge_fr.structures import CROP_SIDE_PX
 
 FALSE_MATCH_RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -90,21 +87,6 @@ def _similarity(eyes: tuple[Point, Point]) -> NDArray[np.float64]:
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
-def write_scores(path: Path, table: dict[str, float], data: str) -> None:
-    """Puts the table into the card of an ONNX file, inside it or beside it, wherever the card is."""
-    card = replace(read_card(path), impostor_scores=table, impostor_data=data)
-    model = onnx.load(path, load_external_data=False)
-    inside = [entry for entry in model.metadata_props if entry.key == CARD_KEY]
-    target = path if inside else card_path(path)
-    part = target.with_name(f".{target.name}.part")
-    if inside:
-        inside[0].value = card.to_json()
-        part.write_bytes(model.SerializeToString())
-    else:
-        part.write_text(card.to_json() + "\n", encoding="utf-8")
-    os.replace(part, target)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m calibration.impostor_scores")
     parser.add_argument("model", help="a named model or an .onnx file")
@@ -114,11 +96,11 @@ def main() -> None:
     parser.add_argument("--write", metavar="DATA", help="put the table into the card; what the pictures are")
     parser.add_argument("--worst", type=int, default=0, metavar="N", help="list the N most alike pairs")
     arguments = parser.parse_args()
-    if arguments.write and arguments.model in MODELS:
-        parser.error(
-            f"--write changes a file of your own, and {arguments.model} is a named model: copy it first"
-        )
-
+    try:
+        if arguments.write:
+            own_file(arguments.model)
+    except InputError as error:
+        parser.error(str(error))
     model = resolve(arguments.model)
     eyes = None if arguments.eyes is None else (tuple(arguments.eyes[:2]), tuple(arguments.eyes[2:]))
     paths = one_per_identity(arguments.folder, arguments.identities)
@@ -130,7 +112,8 @@ def main() -> None:
     for pair in np.argsort(scores)[::-1][: arguments.worst]:
         print(f"{scores[pair]:.4f} {paths[rows[pair]]} {paths[columns[pair]]}")
     if arguments.write:
-        write_scores(model, table, f"{arguments.write}: {len(paths)} identities, {scores.size} pairs")
+        data = f"{arguments.write}: {len(paths)} identities, {scores.size} pairs"
+        change_card(model, impostor_scores=table, impostor_data=data)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 
 from calibration.datasets.dataset import Dataset
 from calibration.discard import LARGEST_SHARE, Discard
-from calibration.evaluate import DISCARD_FAR, Measured, Recognition
+from calibration.evaluate import DISCARD_FAR, RELIABILITY_FMR, Measured, Recognition
 from calibration.identification import Searches
 from calibration.metrics import Figure, short
 from edge_fr.engine import ModelCard
@@ -38,6 +38,7 @@ def to_json(dataset: Dataset, recognitions: list[Recognition], detector: ModelCa
         },
         "opencv": cv2.__version__,  # its resizing makes the low-resolution conditions
         "edc_settings": {"threshold_at_far": DISCARD_FAR, "area_to_share": LARGEST_SHARE},
+        "ri_reliability_fmr": RELIABILITY_FMR,
         "detector": None if detector is None else _model(detector),
         **_recognition(dataset, base),
         "others": [
@@ -69,6 +70,19 @@ def lines(dataset: Dataset, recognitions: list[Recognition]) -> Iterator[str]:
         for name, discard in recognition.discards.items():
             start = f"of {discard.rates[0]:.4f}"
             yield f"  error versus discard by {name:<15} area {_text(discard.area)} {start}"
+        for row in recognition.reliability:
+            matched = f"{row.matched:.3f} of {row.pairs} pairs match"
+            yield f"  ri {row.low:.1f} to {row.high:.1f}: {matched} at a false-match rate of {RELIABILITY_FMR}"
+
+
+def headlines(data: str, recognition: Recognition) -> dict[str, float]:
+    """What a model card says of an evaluation: "<data>/<condition>/<figure>" and its value."""
+    return {
+        f"{data}/{condition}/{name}": round(measured.figures[name].value, 5)
+        for condition, measured in recognition.conditions.items()
+        for name in ("tar_at_far_1e-2", "auc")
+        if name in measured.figures
+    }
 
 
 def _text(figure: Figure) -> str:
@@ -86,6 +100,11 @@ def _recognition(dataset: Dataset, recognition: Recognition) -> Json:
             name: _discard(discard, recognition.ri_area_ratios.get(name))
             for name, discard in recognition.discards.items()
         },
+        **(
+            {"ri_reliability": [row._asdict() for row in recognition.reliability]}
+            if recognition.reliability
+            else {}
+        ),
     }
 
 

@@ -14,6 +14,7 @@ from edge_fr.cards import read_card
 from edge_fr.engine import CARD_KEY, ModelCard
 from edge_fr.errors import ModelError
 from edge_fr.fold import weights_digest
+from edge_fr.models import resolve
 from export.training.trainer import load_trained
 
 # Operators that TensorRT since 8 and onnxruntime run without dynamic shapes.
@@ -37,6 +38,11 @@ ALLOWED = frozenset(
 )
 # Outputs lie within 1 of zero; torch and onnxruntime sum in another order, in single precision.
 TOLERANCE = 1e-5
+KNOWN_FAILURES = (
+    "faces of 8 px and less are seldom told apart; two poor pictures of different people look more alike "
+    "than two good ones, so enrol from good ones; the masks it learned from were drawn, not worn; accuracy "
+    "by age, sex and origin was not measured"
+)
 
 
 def export(network: nn.Module, outputs: list[str], path: Path, card: ModelCard) -> Path:
@@ -93,20 +99,37 @@ def difference(network: nn.Module, path: Path, outputs: list[str]) -> float:
 def write(run: Path, folder: Path, *, visibility: bool = False) -> tuple[Path, Path]:
     """The recognizer and the gate of the run in folder `run`, as ONNX files in `folder`."""
     recognizer, gate, config = load_trained(run / "recognizer.pt", visibility=visibility)
+    parts = ", ".join(name.replace("_", " ") for name, there in config.parts if there)
     folder.mkdir(parents=True, exist_ok=True)
+    base = read_card(resolve(config.base))
     sources = ", ".join(source.name for source in config.sources)
-    training_data = f"{sources}: for non-commercial research; teacher and base: SFace (Apache-2.0)"
+    training_data = f"{sources}: photographs for non-commercial research; their terms are yours to check"
     common = {
         "colour": "RGB",
         "input_range": (0.0, 255.0),
         "weights_digest": "",
         "licence": "Apache-2.0",
         "training_data": training_data,
+        "base": f"{base.name} ({base.licence}), which is also the teacher",
         "template": "arcface-112",
     }
     names = ["embedding", "ri", "mask_prob", *(["visibility"] if visibility else [])]
-    embedder = ModelCard(name=config.name, task="embed", embedding_size=128, **common)  # type: ignore[arg-type]
+    embedder = ModelCard(
+        name=config.name,
+        task="embed",
+        embedding_size=128,
+        architecture=f"MobileNetV1 body, factorised tail; {parts}; recognizability index",
+        known_failures=KNOWN_FAILURES,
+        **common,  # type: ignore[arg-type]
+    )
     face = export(recognizer, names, folder / f"{config.name}.onnx", embedder)
     guards = read_card(face).weights_digest
-    watchman = ModelCard(name=f"{config.name}-gate", task="gate", guards=guards, **common)  # type: ignore[arg-type]
+    watchman = ModelCard(
+        name=f"{config.name}-gate",
+        task="gate",
+        guards=guards,
+        architecture="seven depthwise separable convolutions; distilled from the recognizer's index",
+        known_failures="judges the crop alone: it does not know whether it shows a face",
+        **common,  # type: ignore[arg-type]
+    )
     return face, export(gate, ["ri"], folder / f"{config.name}-gate.onnx", watchman)

@@ -67,8 +67,10 @@ def brightness(feeds: Feeds) -> NDArray[np.float32]:
     return np.asarray(feeds["x"].mean(axis=(1, 2, 3)) / 255, np.float32)[:, None]
 
 
-def recognizer(name: str = "drawn", *, noise: float = 0.0, ri: bool = False) -> Embedder:
-    """A recognizer of drawn people; `noise` makes it worse."""
+def recognizer(
+    name: str = "drawn", *, noise: float = 0.0, ri: bool = False, threshold: float | None = None
+) -> Embedder:
+    """A recognizer of drawn people; `noise` makes it worse; its card may promise a threshold for 1e-4."""
     size = 3 * CELLS * CELLS
 
     def compute(feeds: Feeds) -> dict[str, NDArray[np.float32]]:
@@ -80,7 +82,9 @@ def recognizer(name: str = "drawn", *, noise: float = 0.0, ri: bool = False) -> 
         return {**found, "ri": brightness(feeds)} if ri else found
 
     outputs = (spec("embedding", None, size), *((spec("ri", None, 1),) if ri else ()))
-    return Embedder(FakeEngine(compute, card(name=name, embedding_size=size), outputs=outputs))
+    scores = {} if threshold is None else {"1e-4": threshold}
+    the_card = card(name=name, embedding_size=size, impostor_scores=scores)
+    return Embedder(FakeEngine(compute, the_card, outputs=outputs))
 
 
 def jpeg(person: str, picture: int) -> bytes:

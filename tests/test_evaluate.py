@@ -29,15 +29,19 @@ from onnx import helper
 from onnx_files import save, tensor
 
 from calibration.__main__ import main
+from calibration.cards import change_card
 from calibration.conditions import captured, degrade
 from calibration.datasets import open_dataset
 from calibration.datasets.dataset import Dataset
+from calibration.discard import reliability
 from calibration.evaluate import Recognition, embeddings_needed, evaluate
 from calibration.metrics import Pairs, verification
 from calibration.plots import draw
 from calibration.quality_scores import quality_scores
 from calibration.report import lines, to_json
+from edge_fr.cards import read_card
 from edge_fr.embed import Embedder
+from edge_fr.engine import open_engine
 from edge_fr.errors import InputError
 from edge_fr.image import TEMPLATE
 
@@ -166,6 +170,28 @@ def test_every_quality_score_has_its_curve_and_none_beats_the_oracle(lfw: Datase
     assert ratio == pytest.approx(ri / size)
     # two thirds of the pairs are tiny, and the size says which
     assert with_ri.discards["face_size"].area.value < with_ri.discards["face_size"].rates[0]
+
+
+def test_the_share_matched_is_told_by_tenths_of_the_quality() -> None:
+    scores = np.array([0.1, 0.6, 0.7, 0.2, 0.9, 0.9])
+    quality = np.array([0.0, 0.05, 0.1, 0.19, 0.95, 1.0])
+    assert reliability(scores, quality, 0.6) == [(0.0, 0.1, 2, 0.5), (0.1, 0.2, 2, 0.5), (0.9, 1.0, 2, 1.0)]
+
+
+def test_what_an_ri_promises_needs_a_card_that_says_the_threshold(lfw: Dataset) -> None:
+    embedders = [recognizer(noise=20, ri=True), recognizer(noise=20, ri=True, threshold=0.9)]
+    silent, promising = evaluate(lfw, embedders, ["clean", "px2"], draws=1)
+    assert silent.reliability == []
+    assert "ri_reliability" not in to_json(lfw, [silent])
+    genuine = [m.pairs.scores[m.pairs.same] for m in promising.conditions.values() if m.pairs is not None]
+    assert sum(row.pairs for row in promising.reliability) == sum(map(len, genuine))
+    matched = sum(row.pairs * row.matched for row in promising.reliability)
+    assert matched == pytest.approx((np.concatenate(genuine) >= 0.9).sum())
+    told = to_json(lfw, [promising])["ri_reliability"]
+    assert [row["pairs"] for row in told] == [row.pairs for row in promising.reliability]
+    assert sum(
+        "pairs match at a false-match rate of 1e-4" in line for line in lines(lfw, [promising])
+    ) == len(told)
 
 
 def test_an_embedding_that_leaves_with_unit_length_says_nothing_by_its_norm(lfw: Dataset) -> None:
@@ -378,6 +404,7 @@ def test_the_command_writes_figures_and_curves_and_prints_no_bar_into_pipes(
         (["--dataset", "lfw:{0}", "--json", "{0}"], "is a folder, expected a file to write"),
         (["--dataset", "lfw:{0}", "--plots", "{0}/pairs.txt"], "pairs.txt is a file, expected a folder"),
         (["--dataset", "lfw:{0}", "--draws", "0"], "draws is 0, expected at least 1"),
+        (["sface", "--dataset", "lfw:{0}", "--record", "LFW"], "sface is a named model: copy it"),
         (["--dataset", "lfw:{0}", "--detector", "{0}/one.onnx"], "expected one for 'detect'"),
     ],
 )
@@ -390,6 +417,23 @@ def test_the_command_ends_with_one_line_that_says_what_was_wrong(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("calibration: ")
     assert message in line
+
+
+def test_the_last_model_s_figures_go_into_its_card_beside_those_of_other_data(tmp_path: Path) -> None:
+    lfw_folder(tmp_path)
+    models = [onnx_recognizer(tmp_path / f"{name}.onnx", name) for name in ("one", "two")]
+    change_card(models[1], results={"IJB-C/clean/auc": 0.5})
+    weights = read_card(models[1]).weights_digest
+    command = ["evaluate", *map(str, models), "--dataset", f"lfw:{tmp_path}", "--conditions", "clean,px4"]
+    assert main([*command, "--draws", "2", "--record", "LFW"]) == 0
+    assert read_card(models[0]).results == {}
+    results = read_card(models[1]).results
+    assert set(results) == {"IJB-C/clean/auc"} | {
+        f"LFW/{condition}/{name}" for condition in ("clean", "px4") for name in ("auc", "tar_at_far_1e-2")
+    }
+    assert results["LFW/clean/auc"] == 1
+    assert read_card(models[1]).weights_digest == weights
+    assert open_engine(models[1]).card.results == results
 
 
 def test_scores_that_are_all_alike_are_figures_and_no_crash(tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ from fakes import card
 from onnx import helper
 from onnx_files import doubling, save, tensor
 
+from calibration.cards import change_card
 from calibration.impostor_scores import (
     TEMPLATE_EYES,
     embed,
     impostor_scores,
     one_per_identity,
     read_crop,
-    write_scores,
 )
 from edge_fr.cards import read_card, write_card
 from edge_fr.embed import Embedder
@@ -148,7 +148,7 @@ def test_a_card_beside_the_model_takes_the_table_too(tmp_path: Path) -> None:
         embedding_size=4,
     )
     before = model.read_bytes()
-    write_scores(model, {"1e-1": 0.25}, "data")
+    change_card(model, impostor_scores={"1e-1": 0.25}, impostor_data="data")
     assert (read_card(model).impostor_scores, read_card(model).impostor_data) == ({"1e-1": 0.25}, "data")
     assert model.read_bytes() == before
 

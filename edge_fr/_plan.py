@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fr._cuda import Cuda
-from edge_fr._tensorrt import make_logger
+from edge_fr._session import make_logger
 from edge_fr.engine import Precision
 from edge_fr.errors import EngineError
 from edge_fr.passport import Range

@@ -16,7 +16,7 @@ from edge_fr._files import cache_folder, locked, publish
 from edge_fr._plan import Calibration, Network, Progress, Sizes
 from edge_fr._tensorrt import load
 from edge_fr.cards import read_card
-from edge_fr.engine import ModelCard, require_proof
+from edge_fr.engine import ModelCard, Precision, require_proof
 from edge_fr.errors import EngineError
 from edge_fr.onnx_check import OnnxFile, check_onnx
 from edge_fr.passport import Gpu, Library, Passport, passport_path, read_passport
@@ -87,7 +87,7 @@ def build(
     if mixed:
         # What the library chooses is no longer what the card promises.
         digest = faces.digest if faces else None
-        precision = "int8" if faces else "fp16"
+        precision: Precision = "int8" if faces else "fp16"
         card = replace(card, precision=precision, calibration_digest=digest, verdict=None, report_digest=None)
 
     network = Network(trt, onnx.content, source, typed=not mixed)
@@ -127,6 +127,15 @@ def build(
     except OSError as error:
         raise EngineError(f"{output} cannot be written ({error}); name another place with -o") from error
     return Built(output, passport, reused=False)
+
+
+def read_faces(path: str | Path) -> NDArray[np.float32]:
+    """The faces of a .npy file, for `build`'s `calibration`."""
+    try:
+        faces: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{path} holds no calibration faces ({error}), expected a .npy file") from error
+    return faces
 
 
 def _there(output: Path, wanted: Passport) -> Passport | None:

@@ -44,6 +44,11 @@ def _parser() -> argparse.ArgumentParser:
     def add_json(command: argparse.ArgumentParser) -> None:
         command.add_argument("--json", action="store_true", help="print JSON and nothing else on stdout")
 
+    def add_unproven(command: argparse.ArgumentParser) -> None:
+        command.add_argument(
+            "--unproven", action="store_true", help="take INT8 models that no comparison has passed"
+        )
+
     def add_models(command: argparse.ArgumentParser) -> None:
         command.add_argument(
             "--detector", default="yunet", help="a model's name or an ONNX file (%(default)s)"
@@ -57,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="(%(default)s)")
         command.add_argument("--threads", type=int, help="CPU threads of one model call (all cores)")
+        add_unproven(command)
 
     run = add("run", commands.run, "watch a camera, video, picture or folder and report who is seen")
     run.add_argument(
@@ -127,6 +133,29 @@ def _parser() -> argparse.ArgumentParser:
     card.add_argument("--licence", required=True)
     card.add_argument("--training-data", required=True)
     card.set_defaults(command=commands.models_card)
+
+    build = add("build", commands.build, "turn an ONNX file into a TensorRT engine for this device")
+    build.add_argument("model", metavar="MODEL", help="an ONNX file or a model's name")
+    build.add_argument("-o", "--output", metavar="OUT.engine", help="(the model's name, here)")
+    build.add_argument(
+        "--library", default="tensorrt", choices=["tensorrt", "tensorrt_rtx"], help="(%(default)s)"
+    )
+    for name, default in (("batch", "1 8 32, or 1 1 1 for a detector"), ("height", ""), ("width", "")):
+        build.add_argument(
+            f"--{name}",
+            nargs=3,
+            type=int,
+            metavar=("LEAST", "BEST", "GREATEST"),
+            help=f"({default or 'of pictures: 32 to 1920'})",
+        )
+    build.add_argument("--force", action="store_true", help="build even if the engine is there")
+    build.add_argument("--dla", type=int, metavar="CORE", help="run on this deep learning accelerator")
+    build.add_argument(
+        "--calibration",
+        metavar="FACES.npy",
+        help="let TensorRT 8 or 10 find INT8 ranges from these float32 (N, 3, 112, 112) faces",
+    )
+    add_unproven(build)
 
     bench = add("bench", commands.bench, "measure where the time of a frame goes on this machine")
     bench.add_argument("source", nargs="?", default="test://?frames=200", help="(%(default)s)")

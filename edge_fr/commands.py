@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
                 gate=arguments.gate,
                 device=arguments.device,
                 threads=arguments.threads,
+                unproven=arguments.unproven,
                 decision=policy,
                 stills=source.reader == "pictures",
             )
@@ -178,6 +179,7 @@ def enroll(arguments: argparse.Namespace) -> int:
             gate=arguments.gate,
             device=arguments.device,
             threads=arguments.threads,
+            unproven=arguments.unproven,
         ) as recognizer,
         _Progress(len(arguments.images), arguments.person) as progress,
     ):
@@ -285,6 +287,37 @@ def models_card(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def build(arguments: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from edge_fr.build import SIZES, read_faces
+    from edge_fr.build import build as build_engine
+    from edge_fr.cards import read_card
+    from edge_fr.models import resolve
+
+    model = resolve(arguments.model)
+    asked = {name: tuple(getattr(arguments, name) or ()) for name in ("batch", "height", "width")}
+    sizes = replace(SIZES[read_card(model).task], **{name: value for name, value in asked.items() if value})
+    console = Console(stderr=True, quiet=not sys.stderr.isatty())
+    with console.status("building") as status:
+        built = build_engine(
+            model,
+            arguments.output or f"{model.stem}.engine",
+            library=arguments.library,
+            sizes=sizes,
+            unproven=arguments.unproven,
+            force=arguments.force,
+            dla_core=arguments.dla,
+            calibration=read_faces(arguments.calibration) if arguments.calibration else None,
+            report=lambda line: print(line, file=sys.stderr),
+            progress=lambda phase, step, steps: status.update(f"{phase} {step}/{steps}"),
+        )
+    print(f"{'kept' if built.reused else 'written to'} {built.path}")
+    return 0
+
+
 def bench(arguments: argparse.Namespace) -> int:
     from edge_fr.pipeline import open_pipeline
     from edge_fr.runner import run as drive
@@ -298,6 +331,7 @@ def bench(arguments: argparse.Namespace) -> int:
             gate=arguments.gate,
             device=arguments.device,
             threads=arguments.threads,
+            unproven=arguments.unproven,
             stills=source.reader == "pictures",
         ) as pipeline,
         _Progress(source.frame_count, "bench") as progress,

@@ -190,6 +190,7 @@ def open_pipeline(
     gate: str | Path | None = None,
     device: Device = "cpu",
     threads: int | None = None,
+    unproven: bool = False,
     quality: QualityPolicy | None = None,
     decision: DecisionPolicy | None = None,
     stages: Sequence[Stage] = (),
@@ -200,20 +201,26 @@ def open_pipeline(
     `gate` is the network that keeps faces from the embedder which it would make nothing of (None: the
     embedder's own, if it is the shipped recognizer; another embedder does without).
 
+    `unproven` takes INT8 models whose card has no passing verdict.
+
     A gallery given by its path is opened for reading only, sees later enrolments, and is closed with the
     pipeline; an open one stays yours. `stills` is for unrelated pictures: each face of each picture gets
     an answer of its own.
     """
     times = StageTimes()
     decision = decision or DecisionPolicy()
-    embed = Embedder(TimedEngine(open_engine(resolve(embedder), device=device, threads=threads), times))
-    finder = TimedEngine(open_engine(resolve(detector), device=device, threads=threads), times)
+
+    def open_model(model: str | Path) -> TimedEngine:
+        engine = open_engine(resolve(model), device=device, threads=threads, unproven=unproven)
+        return TimedEngine(engine, times)
+
+    embed = Embedder(open_model(embedder))
+    finder = open_model(detector)
     # Faces too weak to begin a track still continue one; the gate refuses them all the same.
     detect = Detector(finder, score_threshold=0.4)
     recognizability = None
     if (watch := resolve_gate(gate, embedder)) is not None:
-        network = TimedEngine(open_engine(watch, device=device, threads=threads), times)
-        recognizability = RecognizabilityNetwork(network, embed.card)
+        recognizability = RecognizabilityNetwork(open_model(watch), embed.card)
     if gallery is None:
         people = Gallery.open(":memory:", embed.card, create=True)
     elif isinstance(gallery, Gallery):

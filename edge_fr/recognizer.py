@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edge_fr.decide import named
 from edge_fr.detect import Detector
 from edge_fr.embed import Embedder
-from edge_fr.engine import Device, open_engine
+from edge_fr.engine import Device, Engine, open_engine
 from edge_fr.errors import EnrollmentError, ImageError, UnknownIdentityError
 from edge_fr.gallery import Gallery, normalized_identity, score_threshold
 from edge_fr.image import align, read_image, to_bgr
@@ -109,6 +109,7 @@ class Recognizer:
         gate: str | Path | None = None,
         device: Device = "cpu",
         threads: int | None = None,
+        unproven: bool = False,
         target_fpir: float = 0.01,
         target_fmr: float = 1e-4,
     ) -> Recognizer:
@@ -116,19 +117,22 @@ class Recognizer:
 
         `gate` is the network that judges whether the embedder will make anything of a face (None: the
         embedder's own, if it is the shipped recognizer; another embedder does without).
+        `unproven` takes INT8 models whose card has no passing verdict.
         `target_fpir`: the share of strangers that `identify` may give a name. `target_fmr`: the share
         of impostors that `verify` may accept.
         """
-        finder = open_engine(resolve(detector), device=device, threads=threads)
-        detect = Detector(finder, score_threshold=0.6)  # no track for a weak face to continue
-        embed = Embedder(open_engine(resolve(embedder), device=device, threads=threads))
+
+        def open_model(model: str | Path) -> Engine:
+            return open_engine(resolve(model), device=device, threads=threads, unproven=unproven)
+
+        detect = Detector(open_model(detector), score_threshold=0.6)  # no track for a weak face to continue
+        embed = Embedder(open_model(embedder))
         recognizability = None
         blank = np.zeros((1, CROP_SIDE_PX, CROP_SIDE_PX, 3), np.uint8)
         detect.detect(np.zeros((480, 640, 3), np.uint8))  # the first run of a model is a slow one
         embed.embed(blank)
         if (watch := resolve_gate(gate, embedder)) is not None:
-            network = open_engine(watch, device=device, threads=threads)
-            recognizability = RecognizabilityNetwork(network, embed.card)
+            recognizability = RecognizabilityNetwork(open_model(watch), embed.card)
             recognizability(blank)
         people = Gallery.open(gallery, embed.card, create=create or str(gallery) == ":memory:")
         return cls(

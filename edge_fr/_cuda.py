@@ -103,7 +103,6 @@ class CudaBindings:
         self._call("cuInit", 0)
         (self._device,) = self._call("cuDeviceGet", _ORDINAL)
         (self._context,) = self._call("cuDevicePrimaryCtxRetain", self._device)
-        self._owned.callback(self._call, "cuDevicePrimaryCtxRelease", self._device)
 
     def _call(self, name: str, *arguments: Any) -> tuple[Any, ...]:
         try:
@@ -189,8 +188,8 @@ class CudaBindings:
     def close(self) -> None:
         """Frees everything, newest first; nothing that was handed out may be used after."""
         with self.current():
-            owned = self._owned.pop_all()
-        owned.close()
+            self._owned.close()
+        self._call("cuDevicePrimaryCtxRelease", self._device)
 
 
 class Pycuda:

@@ -135,7 +135,7 @@ class _Walk:
         inputs = list(map(_decode, parts[_NODE_INPUT]))
         for name in inputs:
             if name and name not in known:
-                raise ValueError(f"a {kind} uses {name!r}, which nothing before it makes")
+                raise ValueError(f"the node {kind} uses {name!r}, which nothing before it makes")
         position = _MAKES_ITS_INPUT_S_SHAPE.get(kind)
         if position is not None and position < len(inputs):
             shape = known.get(inputs[position])
@@ -144,7 +144,7 @@ class _Walk:
         for attribute in map(_message, parts[_ATTRIBUTE]):
             values = _parts(attribute)
             if any(values[number] for number in _ATTRIBUTE_SPARSE):
-                raise ValueError(f"a {kind} has sparse weights, which the runtimes do not take")
+                raise ValueError(f"the node {kind} has sparse weights, which the runtimes do not take")
             for number in _ATTRIBUTE_TENSORS:
                 for tensor in map(_message, values[number]):
                     self.tensor(tensor)

@@ -235,7 +235,7 @@ class FakeTensorRT:
         self.loggers[-1].log(self.ILogger.WARNING, "not of interest")
         self.loggers[-1].log(self.ILogger.ERROR, text)
 
-    def Runtime(self, logger: Any) -> SimpleNamespace:  # noqa: N802
+    def Runtime(self, logger: Any) -> SimpleNamespace:
         assert self.cuda.depth, "a Runtime outside of a CUDA context"
         self.loggers.append(logger)
 

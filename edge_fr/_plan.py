@@ -81,7 +81,7 @@ class Network:
         self._network = self._builder.create_network(bits)
         parser = trt.OnnxParser(self._network, self._logger)
         if not parser.parse(content, str(path)):
-            errors = [parser.get_error(i).desc() for i in range(parser.num_errors)]
+            errors = [_told(parser.get_error(i)) for i in range(parser.num_errors)]
             why = "; ".join(errors) or self._logger.complaints()
             raise EngineError(f"{trt.__name__} {trt.__version__} does not take {path}: {why}")
         self._parser = parser  # it owns the weights until the engine is built
@@ -112,12 +112,12 @@ class Network:
         precision: Precision,
         *,
         workspace_bytes: int | None,
-        timings: bytes,
+        timings: bytes | None,
         dla_core: int | None,
         calibration: Calibration | None,
         progress: Progress,
     ) -> tuple[bytes, bytes]:
-        """The engine, and what was learned about timings.
+        """The engine, and what was learned about timings (None: nothing is to be; RTX measures none).
 
         Runs in a thread of its own, so that Ctrl-C ends it between two steps and not inside of them.
         """
@@ -144,15 +144,24 @@ class Network:
             config.int8_calibrator = _calibrator(trt, calibration)
         if hasattr(trt, "IProgressMonitor"):
             config.progress_monitor = _monitor(trt, progress, stop)
-        cache = config.create_timing_cache(timings) or config.create_timing_cache(b"")
-        config.set_timing_cache(cache, False)
+        if timings is not None:
+            cache = config.create_timing_cache(timings) or config.create_timing_cache(b"")
+            config.set_timing_cache(cache, False)
         plan = _interruptible(lambda: self._builder.build_serialized_network(self._network, config), stop)
         if plan is None:
             raise EngineError(
                 f"{trt.__name__} {trt.__version__} could not build it: {self._logger.complaints()}; "
                 f"if it ran out of memory, close other programs or build for smaller sizes"
             )
-        return bytes(plan), bytes(config.get_timing_cache().serialize())
+        learned = b"" if timings is None else bytes(config.get_timing_cache().serialize())
+        return bytes(plan), learned
+
+
+def _told(error: Any) -> str:
+    """A parser's error, with the node it is about where the library knows that (8.6 does not)."""
+    if not hasattr(error, "node_operator"):
+        return str(error.desc())
+    return f"{error.node_operator()} {error.node_name()!r}: {error.desc()}"
 
 
 def _range(name: str, shape: tuple[int, ...], sizes: Sizes) -> Range:

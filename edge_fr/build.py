@@ -108,17 +108,18 @@ def build(
             if not force and (there := _there(output, passport)):
                 return Built(output, there, reused=True)
             report(f"building {source} with {library} {trt.__version__} for {gpu.name if gpu else 'any GPU'}")
-            timings = _Timings(passport)
+            timings = _Timings(passport) if gpu else None  # RTX tries no kernels while it builds
             plan, learned = network.build(
                 passport.profile,
                 card.precision,
                 workspace_bytes=workspace_bytes,
-                timings=timings.read(),
+                timings=timings.read() if timings else None,
                 dla_core=dla_core,
                 calibration=faces,
                 progress=progress,
             )
-            timings.write(learned)
+            if timings:
+                timings.write(learned)
             digest = f"sha256:{hashlib.sha256(plan).hexdigest()}"
             passport = replace(passport, engine_digest=digest)
             # The passport first: broken off between the two, the engine reads as damaged and is built again.
@@ -157,8 +158,8 @@ class _Timings:
     """
 
     def __init__(self, passport: Passport) -> None:
-        gpu = passport.gpu
-        machine = f"{passport.library} {passport.library_version} {gpu._replace(driver='') if gpu else ''}"
+        gpu = passport.gpu._replace(driver="") if passport.gpu else None
+        machine = f"{passport.library} {passport.library_version} {gpu}"
         name = hashlib.sha256(machine.encode()).hexdigest()[:16]
         self._path = cache_folder() / "timings" / name
 

@@ -21,8 +21,12 @@ DISTRIBUTIONS = {
     "cuda": "cuda-bindings",
     "gi": "pygobject",
     "skimage": "scikit-image",
+    "tensorrt_rtx": "tensorrt-rtx-cu13",
     "yaml": "pyyaml",
 }
+
+
+NOT_BY_PIP_ALONE = {"pycuda", "tensorrt"}  # with JetPack, or from the vendor's index
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -101,7 +105,7 @@ def requirements(*extras: str) -> set[str]:
 @pytest.mark.parametrize(
     ("package", "extras"),
     [
-        ("edge_fr", ("cpu", "gpu", "streams")),
+        ("edge_fr", ("cpu", "gpu", "rtx", "streams")),
         ("export", ("export",)),
         ("calibration", ("calibration",)),
         ("samples", ("cpu", "dev")),
@@ -115,6 +119,6 @@ def test_what_is_imported_is_declared(package: str, extras: tuple[str, ...]) -> 
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.split(".")[0])
-    third_party = imported - sys.stdlib_module_names - {package, "edge_fr"}
+    third_party = imported - sys.stdlib_module_names - {package, "edge_fr"} - NOT_BY_PIP_ALONE
     assert "numpy" in third_party
     assert {DISTRIBUTIONS.get(name, name) for name in third_party} <= requirements(*extras)

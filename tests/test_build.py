@@ -1,4 +1,4 @@
-"""ONNX to engine: with the real TensorRT for RTX, which builds without a GPU, and with each version's names."""
+"""ONNX to engine: by the real TensorRT for RTX, which needs no GPU for it, and under each version's names."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ BUILT_FOR_REAL = ["yunet", "sface"]  # names or paths; an engine of each is buil
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of the test's own for what builds learn; models stay where they are."""
-    for name in BUILT_FOR_REAL:
-        resolve(name)  # before the folder is another
+    """A cache folder of the test's own for what builds learn; `models` and `real` look in the user's."""
     monkeypatch.setenv("EDGE_FR_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -66,9 +64,7 @@ def test_a_real_model_becomes_an_engine_without_a_gpu(real: tuple[Path, Built]) 
     assert (least[0], greatest[0]) == ((1, 1) if made.card.task == "detect" else (1, 32))
 
 
-def test_the_same_build_again_keeps_the_engine_and_another_one_does_not(
-    real: tuple[Path, Built], tmp_path: Path
-) -> None:
+def test_the_same_build_again_keeps_the_engine(real: tuple[Path, Built]) -> None:
     source, built = real
     again = build(source, built.path, library="tensorrt_rtx", unproven=True)
     assert again == built._replace(reused=True)

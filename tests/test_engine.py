@@ -34,6 +34,7 @@ def test_a_card_comes_back_from_its_json_as_it_was() -> None:
     [
         ({"task": "recognise"}, "task is 'recognise', expected one of detect, embed, gate"),
         ({"precision": "int4"}, "precision is 'int4', expected one of fp32, fp16, int8"),
+        ({"verdict": "fine"}, "verdict is 'fine', expected one of passed, refused, or none"),
         ({"colour": "rgb"}, "colour is 'rgb', expected BGR or RGB"),
         ({"input_range": (1.0, 0.0)}, r"input_range is \(1.0, 0.0\), expected \(low, high\)"),
         ({"input_range": (0.0,)}, "input_range is"),
@@ -89,5 +90,5 @@ def test_a_model_file_that_is_not_there_is_named_with_the_command(tmp_path: Path
 @pytest.mark.parametrize("name", ["face.pth", "face"])
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"weights")
-    with pytest.raises(EngineError, match=r"cannot open a .* file, expected \.onnx"):
+    with pytest.raises(EngineError, match=r"cannot open a .* file, expected \.onnx or \.engine"):
         open_engine(tmp_path / name)

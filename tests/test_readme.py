@@ -25,8 +25,8 @@ COMMANDS = [
     for line in block.replace("\\\n", " ").splitlines()
     if line.startswith("$ edge-fr")
 ]
-# These need a camera that is not here, the network, or a model file of the reader's.
-NEED_MORE = ("rtsp://", "models pull", "my.onnx")
+# These need a camera or GPU that is not here, the network, or a model file of the reader's.
+NEED_MORE = ("rtsp://", "models pull", "my.onnx", ".engine")
 
 
 @pytest.fixture

@@ -250,10 +250,11 @@ def _interruptible(work: Callable[[], Any], stop: threading.Event) -> Any:
             future.set_exception(error)
 
     thread = threading.Thread(target=call, name="edge-fr build", daemon=True)
-    thread.start()
     try:
+        thread.start()
         return future.result()
     except KeyboardInterrupt:
         stop.set()
-        thread.join(_PATIENCE_S)
+        if thread.ident is not None:
+            thread.join(_PATIENCE_S)
         raise

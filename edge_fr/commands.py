@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edge_fr.pipeline import Step
     from edge_fr.runner import Summary
+    from edge_fr.stream import Camera, Source
     from edge_fr.structures import Event, Frame
 
 
@@ -31,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     from edge_fr.pipeline import open_pipeline
     from edge_fr.runner import Summary
     from edge_fr.runner import run as drive
-    from edge_fr.stream import open_source
+    from edge_fr.stream import is_live, open_camera, open_source
 
     policy = DecisionPolicy(target_fpir=arguments.fpir, decide_within_ns=arguments.decide_within)
     summary, stop, signals = Summary(), threading.Event(), []
@@ -42,8 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
         signal.signal(number, signal.SIG_DFL)  # asked a second time, it ends at once
 
     with ExitStack() as stack:
+        opened: Callable[..., Source | Camera] = (
+            open_camera if is_live(arguments.source) else open_source  # a camera may go and come back
+        )
         source = stack.enter_context(
-            open_source(arguments.source, reader=arguments.reader, camera=arguments.camera)
+            opened(arguments.source, reader=arguments.reader, camera=arguments.camera)
         )
         pipeline = stack.enter_context(
             open_pipeline(
@@ -61,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         files = [stack.enter_context(JsonlSink(arguments.events))] if arguments.events else []
         video = stack.enter_context(VideoAnnotator(arguments.annotate)) if arguments.annotate else None
         printer = _Printer(arguments.json, stop=None if files or video else stop)
-        progress = stack.enter_context(_Progress(source.frame_count, f"{arguments.source}"))
+        progress = stack.enter_context(_Progress(source.frame_count, source.uri))
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, ask_to_stop)
 
@@ -109,6 +113,8 @@ class _Printer:
 
 def _line(event: dict[str, Any]) -> str:
     """An event as one line to read."""
+    if event["type"].startswith("camera."):
+        return f"{event['pts_ns'] / 1e9:9.2f} s  {event['type']} {event.get('reason', '')}".rstrip()
     who = event.get("identity") or event["decision"]["status"]
     candidates = event.get("candidates") or []
     score = f" score {candidates[0]['score']:.2f}" if candidates and event.get("identity") else ""
@@ -127,6 +133,8 @@ def _tell(summary: Summary) -> None:
         text += f"; {summary.unfollowed} faces seen too briefly to follow"
     if summary.dropped:
         text += f"; {summary.dropped} frames dropped to keep up"
+    if summary.late:
+        text += f"; {summary.late} frames came too late"
     print(text, file=sys.stderr)
     for what, reason in summary.skipped:
         print(f"skipped {what}: {reason}", file=sys.stderr)

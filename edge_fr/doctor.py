@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from edge_fr._probes import CUDA_PROVIDER, DRIVER, GSTREAMER, ONNXRUNTIME, Run, run_command
 from edge_fr.errors import ModelError
 from edge_fr.models import list_models, verify
-from edge_fr.stream.pipelines import APT_COMMAND, DECODERS
+from edge_fr.stream.pipelines import APT_COMMAND, DECODERS, MAY_BE_INSTALLED, choose_decoder
 
 State = Literal["ok", "missing", "broken"]
 _CPU_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")  # INT8 speed
@@ -191,26 +191,29 @@ def _opencv(run: Run) -> Finding:
 
 
 def _gstreamer(run: Run) -> list[Finding]:
-    needed = {
-        "gstreamer rtsp": ("rtspsrc",),
-        "gstreamer v4l2": ("v4l2src",),
-        "gstreamer h264": DECODERS["H264"],
-        "gstreamer h265": DECODERS["H265"],
-    }
-    names = sorted({name for elements in needed.values() for name in elements})
+    sources = {"gstreamer rtsp": "rtspsrc", "gstreamer v4l2": "v4l2src"}
+    names = sorted({*sources.values(), *MAY_BE_INSTALLED})
     code = GSTREAMER.replace("{names}", repr(names))
     remedy = f"{APT_COMMAND} gir1.2-gstreamer-1.0, then pip install 'edge-fr[streams]'"
     found = _ask(run, "gi", code, remedy, name="gstreamer")
     if found.state != "ok":
         return [found]
     version, _, listed = found.detail.partition("\n")
+    here = listed.split()
     findings = [Finding("gstreamer", "ok", version)]
-    for name, elements in needed.items():
-        present = [element for element in elements if element in listed.split()]
-        if present:
-            findings.append(Finding(name, "ok", " ".join(present)))
+    for name, element in sources.items():
+        if element in here:
+            findings.append(Finding(name, "ok", element))
         else:
-            findings.append(Finding(name, "missing", f"no {' or '.join(elements)}", APT_COMMAND))
+            findings.append(Finding(name, "missing", f"no {element}", APT_COMMAND))
+    for codec, decoders in DECODERS.items():
+        name, chosen = f"gstreamer {codec.lower()}", choose_decoder(codec, here)
+        if chosen is None:
+            findings.append(Finding(name, "missing", f"no {' or '.join(decoders)}", APT_COMMAND))
+        else:
+            others = [element for element in decoders if element in here and element != chosen]
+            passed_over = f" (not used: {', '.join(others)})" if others else ""
+            findings.append(Finding(name, "ok", f"decoded by {chosen}{passed_over}"))
     return findings
 
 

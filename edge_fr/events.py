@@ -128,6 +128,8 @@ def to_json(event: Event) -> dict[str, Any]:
             "reasons": [str(refusal) for refusal in decision.refusals],
         }
         values["model"] = event.model
+    if event.reason:
+        values["reason"] = event.reason
     return values
 
 

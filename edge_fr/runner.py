@@ -5,16 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Protocol
 
+from edge_fr.camera_event import camera_event
 from edge_fr.errors import EdgeFrError
 from edge_fr.pipeline import Pipeline, Step
-from edge_fr.stream import Skipped, Source
+from edge_fr.stream import Camera, Skipped, Source, is_current
 from edge_fr.stream.buffer import FrameBuffer
+from edge_fr.stream.freshness import MAX_AGE_S
 from edge_fr.structures import Event, Frame
+
+_GLANCE_S = 0.1  # how often a waiting loop looks whether it is to stop
 
 
 class Sink(Protocol):
@@ -25,11 +30,13 @@ class Sink(Protocol):
 
 @dataclass(slots=True)
 class Summary:
-    """What a run did: `dropped` frames were too old to handle, `damaged` ones could not be decoded,
-    `skipped` pictures could not be read; `unfollowed` faces were found but are in no track."""
+    """What a run did: `dropped` frames were replaced by newer ones, `late` ones came too late to be
+    announced as now, `damaged` ones could not be decoded, `skipped` pictures could not be read;
+    `unfollowed` faces were found but are in no track."""
 
     frames: int = 0
     dropped: int = 0
+    late: int = 0
     faces: int = 0
     unfollowed: int = 0
     wall_s: float = 0.0
@@ -44,15 +51,19 @@ class Summary:
 
 
 def run(
-    source: Source,
+    source: Source | Camera,
     pipeline: Pipeline,
     *,
     sinks: Sequence[Sink] = (),
     on_step: Callable[[Frame, Step], None] | None = None,
     stop: threading.Event | None = None,
     summary: Summary | None = None,
+    max_age_s: float = MAX_AGE_S,
 ) -> Summary:
     """Drives a source through a pipeline until the source ends or `stop` is set.
+
+    A started `Camera` may go and come back: its tracks end when it stops, and sinks are told that it is
+    offline or online. Of a live source no frame older than `max_age_s` is handled.
 
     Every event goes to every sink, whatever happens to another sink or event; what a sink could not
     take is raised afterwards. When the source or a stage fails, the tracks are ended and their events
@@ -60,11 +71,26 @@ def run(
     """
     summary = summary or Summary()
     started = time.perf_counter()
-    buffer = FrameBuffer(source, live=source.live, stop=stop)
+    buffer: FrameBuffer | None = None
+    feed: Generator[Frame | None, None, None]
+    if isinstance(source, Camera):
+        feed = _watch(source, stop)
+    else:
+        buffer = FrameBuffer(source, live=source.live, stop=stop)
+        feed = iter(buffer)
     try:
-        with closing(iter(buffer)) as frames:
+        with closing(feed) as frames:
             waiting = time.perf_counter_ns()
             for frame in frames:
+                if isinstance(source, Camera) and (
+                    failures := _tell(_turns(source, pipeline), sinks, summary)
+                ):
+                    raise _joined(failures)
+                if frame is None:
+                    continue
+                if source.live and not is_current(frame.captured_at, datetime.now(timezone.utc), max_age_s):
+                    summary.late += 1
+                    continue
                 pipeline.times.add("wait", time.perf_counter_ns() - waiting)
                 step = pipeline.process(frame)
                 summary.frames += 1
@@ -84,13 +110,39 @@ def run(
         if failures := _tell(pipeline.finish(), sinks, summary):
             raise _joined(failures)
     finally:
-        summary.dropped = buffer.dropped + source.dropped
-        summary.damaged = source.damaged
-        summary.skipped = source.skipped
+        losses = source.counters if isinstance(source, Camera) else source
+        summary.dropped = losses.dropped + (buffer.dropped if buffer is not None else 0)
+        summary.damaged = losses.damaged
+        summary.skipped = () if isinstance(source, Camera) else source.skipped
         summary.unfollowed = pipeline.unfollowed
         summary.wall_s = time.perf_counter() - started
         summary.stages = pipeline.times.summary()
     return summary
+
+
+def _watch(camera: Camera, stop: threading.Event | None) -> Generator[Frame | None, None, None]:
+    """A camera's frames, and None whenever there is none, until it is over; then raises why it failed."""
+    while stop is None or not stop.is_set():
+        over = camera.over
+        frame = camera.take()
+        yield frame
+        if frame is None and over:
+            if camera.error is not None:
+                raise camera.error
+            return
+        if frame is None:
+            camera.wake.wait(_GLANCE_S)
+            camera.wake.clear()
+
+
+def _turns(camera: Camera, pipeline: Pipeline) -> list[Event]:
+    """The camera's own events, and before them those of the tracks that a camera that stopped had."""
+    changes = camera.take_changes()
+    stopped = camera.state != "RUNNING" or not all(change.online for change in changes)
+    events = list(pipeline.finish()) if stopped else []
+    return events + [
+        camera_event(c.camera, online=c.online, at=c.at, pts_ns=c.pts_ns, reason=c.reason) for c in changes
+    ]
 
 
 def _tell(events: Iterable[Event], sinks: Sequence[Sink], summary: Summary) -> list[EdgeFrError]:

@@ -272,7 +272,8 @@ class Event:
     """Something to tell the world, in the form that every sink writes (`edge_fr.events.to_json`).
 
     `dedupe_key` is the same for the same happening however often it is sent. `face` and `decision`
-    are None for camera events; `model` is the recognizer's weights digest and precision.
+    are None for camera events; `model` is the recognizer's weights digest and precision. `reason` is
+    why a camera went offline.
     """
 
     event_id: str
@@ -287,3 +288,4 @@ class Event:
     face: Face | None = None
     decision: Decision | None = None
     model: dict[str, str] = field(default_factory=dict)
+    reason: str = ""

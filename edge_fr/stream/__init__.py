@@ -6,6 +6,7 @@
     0  v4l2:///dev/video0?width=1280&height=720&fps=30             a USB camera
     csi://0?width=1920&height=1080&fps=30                          a Jetson's CSI camera (GStreamer only)
     rtsp://user:password@host/path                                 a network camera, over TCP
+    rtspu://user:password@host/path                                the same, its pictures over UDP
     test://?width=640&height=480&fps=25&frames=100                 a drawn pattern, not paced
 
 `reader="auto"` is a rule, not a fallback: cameras (rtsp, v4l2, csi) through GStreamer where GStreamer
@@ -15,17 +16,35 @@ and its Python binding are installed and through OpenCV where they are not, vide
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Literal, get_args
 
 from edge_fr.errors import InputError, SourceOpenError
+from edge_fr.stream.camera import Camera
+from edge_fr.stream.connection import CameraChange, CameraCounters
 from edge_fr.stream.containers import why_cut_short
+from edge_fr.stream.freshness import is_current
+from edge_fr.stream.reconnect import ReconnectPolicy
 from edge_fr.stream.source import Reader, Skipped, Source, modified_at
 from edge_fr.stream.uri import Address, parse, redact
 
 ReaderName = Literal["auto", "opencv", "gstreamer"]
 
-__all__ = ["ReaderName", "Skipped", "Source", "open_source", "redact"]
+__all__ = [
+    "Camera",
+    "CameraChange",
+    "CameraCounters",
+    "ReaderName",
+    "ReconnectPolicy",
+    "Skipped",
+    "Source",
+    "is_current",
+    "is_live",
+    "open_camera",
+    "open_source",
+    "redact",
+]
 
 
 def open_source(
@@ -34,12 +53,14 @@ def open_source(
     reader: ReaderName = "auto",
     camera: str | None = None,
     timeout_s: float = 10.0,
+    stop: threading.Event | None = None,
 ) -> Source:
-    """Opens an address once; a camera that goes away is not connected to again.
+    """Opens an address once; a camera that goes away is not connected to again (`open_camera` does that).
 
     `camera` names it in frames and events (None: made from the address). Connecting, and waiting for
-    each frame, may take `timeout_s`. Raises InputError for an address that means nothing, ImageError for
-    a single picture that is none, SourceOpenError for anything else that cannot be opened.
+    each frame, may take `timeout_s`; setting `stop` ends both at once where GStreamer reads. Raises
+    InputError for an address that means nothing, ImageError for a single picture that is none,
+    SourceOpenError for anything else that cannot be opened.
     """
     if reader not in get_args(ReaderName):
         raise InputError(f"reader is {reader!r}, expected one of {', '.join(get_args(ReaderName))}")
@@ -60,25 +81,62 @@ def open_source(
         stills = open_folder(path) if address.kind == "folder" else PictureReader(path)
         return Source(address, stills, camera=camera)
     if address.live:
-        return Source(address, _video_reader(address, reader, timeout_s), camera=camera)
+        return Source(address, _video_reader(address, reader, timeout_s, stop), camera=camera)
     path = Path(address.target)
-    video = _video_reader(address, reader, timeout_s)
+    video = _video_reader(address, reader, timeout_s, stop)
     return Source(address, video, camera=camera, started_at=modified_at(path), cut=why_cut_short(path))
 
 
-def _video_reader(address: Address, reader: ReaderName, timeout_s: float) -> Reader:
+def open_camera(
+    uri: str | int | Path,
+    *,
+    reader: ReaderName = "auto",
+    camera: str | None = None,
+    policy: ReconnectPolicy | None = None,
+    wake: threading.Event | None = None,
+) -> Camera:
+    """A camera that connects to the address when it is started, and again whenever that is needed.
+
+    A video is taken as well, and read once. Raises InputError for an address that means nothing or for
+    pictures, SourceOpenError for a file that is not there; what a connection meets later shows in
+    `Camera.state` and `Camera.reason`.
+    """
+    address = parse(uri)
+    if address.kind in ("folder", "picture"):
+        raise InputError(f"{address.shown} holds pictures, and no camera does; use open_source")
+    name = address.camera if camera is None else camera
+    policy = policy or ReconnectPolicy()
+    timeout_s = max(policy.open_timeout_s, policy.read_timeout_s)  # the camera itself holds to the shorter
+
+    def connect(stop: threading.Event) -> Source:
+        return open_source(uri, reader=reader, camera=name, timeout_s=timeout_s, stop=stop)
+
+    return Camera(connect, name=name, live=address.live, uri=address.shown, policy=policy, wake=wake)
+
+
+def is_live(uri: str | int | Path) -> bool:
+    """Whether the address is a camera's, which has no end. Raises what `open_source` does."""
+    return parse(uri).live
+
+
+def _video_reader(
+    address: Address, reader: ReaderName, timeout_s: float, stop: threading.Event | None
+) -> Reader:
     if address.kind == "v4l2" and not Path(address.target).exists():
         there = ", ".join(sorted(str(p) for p in Path("/dev").glob("video*"))) or "none"
         raise SourceOpenError(f"there is no camera {address.target}; cameras on this machine: {there}")
     if reader == "opencv" and address.kind == "csi":
         raise InputError(f"OpenCV cannot read the CSI camera {address.shown}; use reader='gstreamer'")
+    if reader == "opencv" and address.transport == "udp":
+        raise InputError(f"OpenCV reads no pictures over UDP; for {address.shown} use reader='gstreamer'")
     if reader == "gstreamer" and address.target.lower().endswith(".gif"):
         raise InputError(f"GStreamer gives the pictures of {address.shown} no times; use reader='opencv'")
     if reader != "opencv" and (address.live or reader == "gstreamer"):
         from edge_fr.stream import gstreamer
 
-        if reader == "gstreamer" or address.kind == "csi" or gstreamer.is_installed():
-            return gstreamer.GStreamerReader(address, timeout_s=timeout_s)
+        only_gstreamer = reader == "gstreamer" or address.kind == "csi" or address.transport == "udp"
+        if only_gstreamer or gstreamer.is_installed():
+            return gstreamer.GStreamerReader(address, timeout_s=timeout_s, stop=stop)
     from edge_fr.stream.opencv import OpenCvReader
 
     return OpenCvReader(address, timeout_s=timeout_s)

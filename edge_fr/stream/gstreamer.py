@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from edge_fr.errors import EdgeFrError, MissingDependencyError, SourceOpenError, SourceReadError
 from edge_fr.stream.pipelines import APT_COMMAND, MAY_BE_INSTALLED, decode_pipeline, input_pipeline
+from edge_fr.stream.sender import SenderClock, from_ntp
 from edge_fr.stream.source import Losses, Reading
+from edge_fr.stream.tally import Tally
 from edge_fr.stream.uri import Address, redact
 
 INSTALL = (
@@ -47,21 +49,26 @@ def is_installed() -> bool:
 
 
 class GStreamerReader:
-    """One pipeline that ends in an appsink; opening and each read may take `timeout_s`."""
+    """One pipeline that ends in an appsink; opening and each read may take `timeout_s`.
+
+    Setting `stop`, from any thread, ends both within a tenth of a second.
+    """
 
     name = "gstreamer"
 
-    def __init__(self, address: Address, *, timeout_s: float) -> None:
+    def __init__(self, address: Address, *, timeout_s: float, stop: threading.Event | None = None) -> None:
         self._gst = load()
         self.losses = Losses()
         self.frame_count: int | None = None
         self.period_ns = 40_000_000
         self._address = address
         self._timeout_s = timeout_s
-        self._tally = _Tally(self.losses)
+        self._tally = Tally(self.losses)
         self._sink: Any = None
         self._fault: EdgeFrError | None = None  # what went wrong in a callback
         self._closed = False
+        self._stop = stop or threading.Event()
+        self._sender = SenderClock()
         self._others: list[str] = []  # the types of the streams that are no video
         self._handler: tuple[Any, int] | None = None
         self._elements = {name for name in MAY_BE_INSTALLED if self._gst.ElementFactory.find(name)}
@@ -78,7 +85,8 @@ class GStreamerReader:
             raise
         if self._first is None:
             self.close()
-            raise SourceOpenError(f"cannot open {address.shown}: not a single frame could be decoded")
+            why = "told to stop" if self._stop.is_set() else "not a single frame could be decoded"
+            raise SourceOpenError(f"cannot open {address.shown}: {why}")
         self._describe(self._first)
 
     def read(self) -> Reading | None:
@@ -99,10 +107,14 @@ class GStreamerReader:
             buffer.unmap(view)
         if self._address.live:
             self._tally.delivered()
-        if buffer.pts == gst.CLOCK_TIME_NONE:
-            return Reading(image, None, datetime.now(timezone.utc) if self._address.live else None)
-        pts_ns = sample.get_segment().to_running_time(gst.Format.TIME, buffer.pts)
-        return Reading(image, pts_ns, self._arrival(pts_ns) if self._address.live else None)
+        pts_ns: int | None = None
+        if buffer.pts != gst.CLOCK_TIME_NONE:
+            pts_ns = sample.get_segment().to_running_time(gst.Format.TIME, buffer.pts)
+        if not self._address.live:
+            return Reading(image, pts_ns)
+        arrived_at = self._arrival(pts_ns)
+        captured_at = self._captured_at(buffer, arrived_at)
+        return Reading(image, pts_ns, captured_at or arrived_at, by_sender=captured_at is not None)
 
     def close(self) -> None:
         self._closed = True
@@ -119,7 +131,9 @@ class GStreamerReader:
                 f"cannot open {self._address.shown}: GStreamer has no nvarguscamerasrc, which "
                 "JetPack brings to a Jetson: `sudo apt install nvidia-l4t-gstreamer nvidia-l4t-camera`"
             )
-        text = input_pipeline(self._address.kind, self._address.options, self._elements)
+        text = input_pipeline(
+            self._address.kind, self._address.options, self._elements, transport=self._address.transport
+        )
         self._bin = self._parse(text)
         pipeline = self._gst.Pipeline.new(None)
         pipeline.add(self._bin)
@@ -183,7 +197,7 @@ class GStreamerReader:
         """The next sample, or None at the end. What was decoded before an error comes before the error."""
         give_up = time.monotonic() + self._timeout_s
         error: str | None = None
-        while not self._closed:
+        while not (self._closed or self._stop.is_set()):
             if self._sink is None:
                 time.sleep(0.01)
             else:
@@ -216,13 +230,21 @@ class GStreamerReader:
         error, detail = message.parse_error()
         return redact(f"{error.message} ({(detail or '').splitlines()[-1]})" if detail else error.message)
 
-    def _arrival(self, pts_ns: int) -> datetime:
+    def _arrival(self, pts_ns: int | None) -> datetime:
         """The wall clock when a live picture arrived: now, less the time it has been under way here."""
         now, clock = datetime.now(timezone.utc), self._pipeline.get_clock()
-        if clock is None:
+        if clock is None or pts_ns is None:
             return now
         age_ns = clock.get_time() - self._pipeline.get_base_time() - pts_ns
         return now - timedelta(microseconds=max(0, age_ns) // 1000)
+
+    def _captured_at(self, buffer: Any, arrived_at: datetime) -> datetime | None:
+        """The camera's own time of a picture, from its RTCP sender reports; None: none yet, or not to be
+        believed."""
+        meta = buffer.get_reference_timestamp_meta(None)
+        if meta is None or meta.reference.get_structure(0).get_name() != "timestamp/x-ntp":
+            return None
+        return self._sender.captured_at(from_ntp(meta.timestamp), arrived_at)
 
     def _describe(self, sample: Any) -> None:
         has_rate, above, below = sample.get_caps().get_structure(0).get_fraction("framerate")
@@ -233,35 +255,6 @@ class GStreamerReader:
         known, duration_ns = self._pipeline.query_duration(self._gst.Format.TIME)
         if known and duration_ns > 0:
             self.frame_count = max(1, round(duration_ns / self.period_ns))
-
-
-class _Tally:
-    """Counts the frames that went into the decoder or the sink's queue and never came out."""
-
-    def __init__(self, losses: Losses) -> None:
-        self._losses = losses
-        self._lock = threading.Lock()
-        self._under_way: set[int] = set()
-        self._arrived = 0
-        self._delivered = 0
-
-    def encoded(self, pts_ns: int) -> None:
-        with self._lock:
-            self._under_way.add(pts_ns)
-
-    def decoded(self, pts_ns: int) -> None:
-        # Decoders give frames in the order of their times: what is older than this one will not come.
-        # Before the first frame that is what a trimmed file leaves out, and no damage.
-        with self._lock:
-            lost = {p for p in self._under_way if p < pts_ns}
-            self._under_way -= lost | {pts_ns}
-            self._losses.damaged += len(lost) if self._arrived else 0
-            self._arrived += 1
-
-    def delivered(self) -> None:
-        with self._lock:
-            self._delivered += 1
-            self._losses.dropped = max(0, self._arrived - self._delivered - 1)  # one may be waiting
 
 
 def _note_times(gst: Any, element: Any, note: Callable[[int], None]) -> None:
@@ -291,6 +284,9 @@ def _address_rtsp(element: Any, url: str, timeout_s: float) -> None:
     host = parts.netloc.rpartition("@")[2]
     element.set_property("location", urlunsplit(parts._replace(netloc=host)))
     element.set_property("tcp-timeout", round(timeout_s * 1e6))
+    element.set_property("timeout", round(timeout_s * 1e6))  # without a packet, over UDP
+    if element.find_property("add-reference-timestamp-meta") is not None:  # GStreamer 1.22
+        element.set_property("add-reference-timestamp-meta", True)
     if parts.username is not None:
         element.set_property("user-id", unquote(parts.username))
         element.set_property("user-pw", unquote(parts.password or ""))

@@ -24,14 +24,16 @@ MAY_BE_INSTALLED = frozenset({"nvvidconv", *DECODERS["H264"], *DECODERS["H265"]}
 RTSP_LATENCY_MS = 200  # how long the jitter buffer waits for late packets
 
 
-def input_pipeline(kind: str, options: Mapping[str, int], elements: Collection[str]) -> str:
+def input_pipeline(
+    kind: str, options: Mapping[str, int], elements: Collection[str], *, transport: str = "tcp"
+) -> str:
     """The pipeline of a source, up to where its encoded streams come out, or whole for a camera here."""
     if kind == "video":
         return "filesrc name=source ! parsebin name=streams"
     if kind == "rtsp":
         return (
-            f"rtspsrc name=streams protocols=tcp latency={RTSP_LATENCY_MS} drop-on-latency=true "
-            "do-rtsp-keep-alive=true"
+            f"rtspsrc name=streams protocols={transport} latency={RTSP_LATENCY_MS} drop-on-latency=true "
+            "do-rtsp-keep-alive=true udp-reconnect=false"  # connecting again is not its business
         )
     size = [f"{key}={options[key]}" for key in ("width", "height") if key in options]
     rate = [f"framerate={options['fps']}/1"] if "fps" in options else []
@@ -54,7 +56,7 @@ def decode_pipeline(codec: str, *, rtp: bool, elements: Collection[str]) -> str:
     tail = f"{_to_bgr(elements, upright=not rtp)} ! {_sink(live=rtp)}"
     if codec not in DECODERS:
         return f"{entry} ! decodebin ! {tail}"
-    decoder = next((name for name in DECODERS[codec] if name in elements), None)
+    decoder = choose_decoder(codec, elements)
     if decoder is None:
         raise MissingDependencyError(
             f"GStreamer has no decoder for {codec}, expected one of {', '.join(DECODERS[codec])}: "
@@ -62,6 +64,14 @@ def decode_pipeline(codec: str, *, rtp: bool, elements: Collection[str]) -> str:
         )
     unpack = f"rtp{codec.lower()}depay ! " if rtp else ""
     return f"{entry} ! {unpack}{codec.lower()}parse ! {decoder} name=decoder ! {tail}"
+
+
+def choose_decoder(codec: str, elements: Collection[str]) -> str | None:
+    """The element that decodes H264 or H265 where `elements` are installed; None: there is none."""
+    usable = set(elements)
+    if "nvvidconv" not in usable:  # it leaves pictures in device memory, and nothing here could fetch them
+        usable.discard("nvv4l2decoder")
+    return next((name for name in DECODERS[codec] if name in usable), None)
 
 
 def _to_bgr(elements: Collection[str], *, upright: bool = False) -> str:

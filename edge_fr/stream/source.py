@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from edge_fr.errors import SourceReadError
 from edge_fr.stream.uri import Address
 from edge_fr.structures import Frame
+
+Clock = Literal["sender", "arrival", "file"]
 
 
 class Skipped(NamedTuple):
@@ -25,12 +27,14 @@ class Skipped(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a reader got: a picture of its own, the stream's time (None: not told), the wall clock (live)."""
+    """What a reader got: a picture of its own, the stream's time (None: not told), the wall clock (live),
+    and whether that is the camera's own."""
 
     image: NDArray[np.uint8]
     pts_ns: int | None
     captured_at: datetime | None = None
     name: str | None = None  # of a picture in a folder
+    by_sender: bool = False
 
 
 @dataclass(slots=True)
@@ -73,8 +77,9 @@ class Source:
 
     `pts_ns` counts from the first frame. It is the stream's own time; where the stream tells none, or
     jumps back, it goes on by the nominal frame period. `captured_at` is, for a live source, the wall
-    clock when the picture reached this machine; for a video file, the file's modification time plus
-    `pts_ns`, so that two runs agree; for a picture, its file's modification time.
+    clock when the picture reached this machine, or was taken where the camera says so believably;
+    `clock` tells which. For a video file it is the file's modification time plus `pts_ns`, so that two
+    runs agree; for a picture, its file's modification time.
 
     `Frame.camera` is `camera`, and for a picture of a folder `camera/file`.
 
@@ -97,6 +102,9 @@ class Source:
         self.live = address.live
         self.frame_count = reader.frame_count
         self.reader = reader.name
+        self.clock: Clock = "arrival" if address.live else "file"
+        """Whose time `captured_at` of the last frame is: the camera's ("sender": its RTCP sender reports),
+        this machine's when the frame arrived, or the file's."""
         self._reader = reader
         self._started_at = started_at or datetime.now(timezone.utc)
         self._cut = cut
@@ -136,6 +144,8 @@ class Source:
         if reading is None:
             self._finish()
             raise StopIteration
+        if self.live:
+            self.clock = "sender" if reading.by_sender else "arrival"
         pts_ns = self._time(reading.pts_ns)
         captured_at = reading.captured_at or self._started_at + timedelta(microseconds=pts_ns // 1000)
         camera = f"{self.camera}/{reading.name}" if reading.name else self.camera

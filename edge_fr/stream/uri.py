@@ -13,10 +13,11 @@ from edge_fr.errors import InputError, SourceOpenError
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 Kind = Literal["folder", "picture", "video", "rtsp", "v4l2", "csi", "test"]
+Transport = Literal["tcp", "udp"]
 
 EXPECTED = (
     "a picture, a video or a folder/ of pictures, file:///path, 0 or v4l2:///dev/video0, csi://0, "
-    "rtsp://user:password@host/path, or test://"
+    "rtsp://user:password@host/path (rtspu:// for pictures over UDP), or test://"
 )
 _OPTIONS = {
     "v4l2": ("width", "height", "fps"),
@@ -34,7 +35,8 @@ class Address:
 
     `target` is what a reader opens: a path, a device, a sensor number, or the URL with its
     credentials; it is not for printing. `shown` is the address without secrets, `camera` a short name
-    made from it, `options` the whole numbers after the question mark.
+    made from it, `options` the whole numbers after the question mark. `transport` is how a network
+    camera's pictures come.
     """
 
     kind: Kind
@@ -42,6 +44,7 @@ class Address:
     shown: str
     camera: str
     options: dict[str, int] = field(default_factory=dict)
+    transport: Transport = "tcp"
 
     @property
     def live(self) -> bool:
@@ -68,7 +71,7 @@ def parse(uri: str | int | Path) -> Address:
     scheme = text.partition("://")[0].lower()
     if scheme == "file":
         return _file(text)
-    if scheme == "rtsp":
+    if scheme in ("rtsp", "rtspu"):
         return _rtsp(text)
     if scheme in _OPTIONS:
         return _device(scheme, text)
@@ -112,7 +115,9 @@ def _rtsp(text: str) -> Address:
     if not host:
         raise InputError(f"{redact(text)!r} names no host, expected rtsp://user:password@host/path")
     camera = host + (f":{port}" if port else "") + parts.path.rstrip("/")
-    return Address("rtsp", text, redact(text), redact(camera))
+    udp = parts.scheme == "rtspu"
+    target = "rtsp" + text[len("rtspu") :] if udp else text
+    return Address("rtsp", target, redact(text), redact(camera), transport="udp" if udp else "tcp")
 
 
 def _device(scheme: str, text: str) -> Address:

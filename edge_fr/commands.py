@@ -46,9 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
         opened: Callable[..., Source | Camera] = (
             open_camera if is_live(arguments.source) else open_source  # a camera may go and come back
         )
-        source = stack.enter_context(
-            opened(arguments.source, reader=arguments.reader, camera=arguments.camera)
-        )
+        source = opened(arguments.source, reader=arguments.reader, camera=arguments.camera)
+        stack.enter_context(source)
         pipeline = stack.enter_context(
             open_pipeline(
                 arguments.gallery,

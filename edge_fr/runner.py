@@ -82,9 +82,8 @@ def run(
         with closing(feed) as frames:
             waiting = time.perf_counter_ns()
             for frame in frames:
-                if isinstance(source, Camera) and (
-                    failures := _tell(_turns(source, pipeline), sinks, summary)
-                ):
+                turns = _turns(source, pipeline) if isinstance(source, Camera) else []
+                if failures := _tell(turns, sinks, summary):
                     raise _joined(failures)
                 if frame is None:
                     continue

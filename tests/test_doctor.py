@@ -220,9 +220,23 @@ def test_a_gstreamer_without_a_decoder_is_told_what_to_install() -> None:
     listed = Outcome(0, "1.22.0\nrtspsrc v4l2src avdec_h264\n", "")
     findings = diagnose(run=machine_where(lambda c: listed if "import gi\n" in c else None))
     assert found(findings, "gstreamer").detail == "1.22.0"
-    assert found(findings, "gstreamer h264") == Finding("gstreamer h264", "ok", "avdec_h264")
+    assert found(findings, "gstreamer h264") == Finding("gstreamer h264", "ok", "decoded by avdec_h264")
     assert found(findings, "gstreamer h265").state == "missing"
     assert "gstreamer1.0-libav" in found(findings, "gstreamer h265").remedy
+
+
+@pytest.mark.parametrize(
+    ("elements", "detail"),
+    [
+        ("nvv4l2decoder nvvidconv avdec_h264", "decoded by nvv4l2decoder (not used: avdec_h264)"),
+        ("nvh264dec avdec_h264", "decoded by nvh264dec (not used: avdec_h264)"),
+        ("nvv4l2decoder avdec_h264", "decoded by avdec_h264 (not used: nvv4l2decoder)"),
+    ],
+)
+def test_the_decoder_that_a_stream_would_get_is_told(elements: str, detail: str) -> None:
+    listed = Outcome(0, f"1.22.0\nrtspsrc v4l2src {elements}\n", "")
+    findings = diagnose(run=machine_where(lambda c: listed if "import gi\n" in c else None))
+    assert found(findings, "gstreamer h264") == Finding("gstreamer h264", "ok", detail)
 
 
 def test_a_damaged_model_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

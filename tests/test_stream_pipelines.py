@@ -6,7 +6,7 @@ import pytest
 
 from edge_fr.errors import MissingDependencyError
 from edge_fr.stream import gstreamer, open_source
-from edge_fr.stream.pipelines import decode_pipeline, input_pipeline
+from edge_fr.stream.pipelines import choose_decoder, decode_pipeline, input_pipeline
 
 # PyGObject before 3.44, JetPack's among them, imports its modules in a way that Python warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:DynamicImporter:ImportWarning")
@@ -39,8 +39,21 @@ def test_a_usb_camera_may_give_raw_pictures_or_jpeg() -> None:
 def test_files_and_network_cameras_are_decoded_when_their_codec_is_known() -> None:
     assert input_pipeline("video", {}, CPU) == "filesrc name=source ! parsebin name=streams"
     assert input_pipeline("rtsp", {}, CPU) == (
-        "rtspsrc name=streams protocols=tcp latency=200 drop-on-latency=true do-rtsp-keep-alive=true"
+        "rtspsrc name=streams protocols=tcp latency=200 drop-on-latency=true do-rtsp-keep-alive=true "
+        "udp-reconnect=false"
     )
+
+
+def test_pictures_over_udp_differ_only_in_their_transport() -> None:
+    tcp, udp = input_pipeline("rtsp", {}, JETSON), input_pipeline("rtsp", {}, JETSON, transport="udp")
+    assert udp == tcp.replace("protocols=tcp", "protocols=udp")
+    assert udp != tcp
+
+
+def test_a_decoder_whose_pictures_nothing_here_can_fetch_is_passed_over() -> None:
+    assert choose_decoder("H264", JETSON) == "nvv4l2decoder"
+    assert choose_decoder("H264", JETSON - {"nvvidconv"}) == "avdec_h264"
+    assert choose_decoder("H265", {"nvv4l2decoder"}) is None
 
 
 @pytest.mark.parametrize(

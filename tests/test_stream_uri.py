@@ -42,6 +42,14 @@ def test_an_address_is_taken_apart(
     assert address.live == (kind != "test")
 
 
+def test_rtspu_means_the_same_camera_with_its_pictures_over_udp() -> None:
+    address = parse("RTSPU://admin:secret@10.0.0.5:554/live?x=1")
+    assert (address.kind, address.transport) == ("rtsp", "udp")
+    assert address.target == "rtsp://admin:secret@10.0.0.5:554/live?x=1"
+    assert (address.shown, address.camera) == ("RTSPU://***@10.0.0.5:554/live?x=1", "10.0.0.5:554/live")
+    assert parse("rtsp://10.0.0.5/live").transport == "tcp"
+
+
 def test_a_path_is_a_picture_a_video_or_a_folder_by_its_name(tmp_path: Path) -> None:
     for name in ("face.JPG", "clip.mp4", "wave.gif", "no suffix"):
         (tmp_path / name).touch()
@@ -100,6 +108,11 @@ def test_an_unknown_reader_and_a_time_limit_that_is_none_are_refused() -> None:
 def test_opencv_is_refused_for_a_csi_camera() -> None:
     with pytest.raises(InputError, match="OpenCV cannot read the CSI camera csi://0"):
         open_source("csi://0", reader="opencv")
+
+
+def test_opencv_is_refused_for_pictures_over_udp() -> None:
+    with pytest.raises(InputError, match=r"over UDP; for rtspu://\*\*\*@127.0.0.1/live use reader='gst"):
+        open_source("rtspu://a:b@127.0.0.1/live", reader="opencv")
 
 
 def test_credentials_are_hidden_and_the_rest_is_kept() -> None:

@@ -3,7 +3,7 @@
 Prints the port on its first line, then serves rtsp://127.0.0.1:PORT/live until it is killed.
 """
 
-import sys
+import argparse
 
 import gi
 
@@ -12,30 +12,46 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
 CHAINS = {
-    "h264": "x264enc tune=zerolatency key-int-max=10 bitrate=3000 ! rtph264pay name=pay0",
+    "h264": "x264enc tune=zerolatency key-int-max=10 bitrate=3000 ! rtph264pay name=pay0 config-interval=-1",
     "h265": "x265enc tune=zerolatency key-int-max=10 bitrate=3000 ! rtph265pay name=pay0",
     "jpeg": "jpegenc ! rtpjpegpay name=pay0",
     "vp8": "vp8enc deadline=1 ! rtpvp8pay name=pay0",
 }
 
 
-def serve(codec: str, user: str | None = None, password: str | None = None, frames: str = "-1") -> None:
+def caps(size: str, fps: int) -> str:
+    width, _, height = size.partition("x")
+    return f"video/x-raw,width={width},height={height},framerate={fps}/1"
+
+
+def serve(options: argparse.Namespace) -> None:
     Gst.init(None)
     server = GstRtspServer.RTSPServer.new()
-    server.set_service("0")  # any free port
+    server.set_service(options.port)
     server.set_address("127.0.0.1")
     factory = GstRtspServer.RTSPMediaFactory.new()
     factory.set_launch(
-        f"( videotestsrc is-live=true pattern=smpte num-buffers={frames} ! "
-        "video/x-raw,width=322,height=240,framerate=25/1 ! "
-        f"videoconvert ! video/x-raw,format=I420 ! {CHAINS[codec]} pt=96 "
+        "( videotestsrc is-live=true pattern=smpte ! "
+        f"capsfilter name=size caps={caps(options.size, options.fps)} ! "
+        f"videoconvert ! video/x-raw,format=I420 ! {CHAINS[options.codec]} pt=96 "
         "audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay1 pt=97 )"
     )
-    if user is not None:
+    if options.then:
+
+        def change(element: Gst.Element) -> bool:
+            filter_ = element.get_by_name("size")
+            filter_.set_property("caps", Gst.Caps.from_string(caps(options.then, options.fps)))
+            return False
+
+        def on_media(_: object, media: GstRtspServer.RTSPMedia) -> None:
+            GLib.timeout_add(2000, change, media.get_element())
+
+        factory.connect("media-configure", on_media)
+    if options.user is not None:
         token = GstRtspServer.RTSPToken()
         token.set_string("media.factory.role", "user")
         auth = GstRtspServer.RTSPAuth.new()
-        auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
+        auth.add_basic(GstRtspServer.RTSPAuth.make_basic(options.user, options.password), token)
         server.set_auth(auth)
         permissions = GstRtspServer.RTSPPermissions.new()
         permissions.add_permission_for_role("user", "media.factory.access", True)
@@ -48,4 +64,12 @@ def serve(codec: str, user: str | None = None, password: str | None = None, fram
 
 
 if __name__ == "__main__":
-    serve(*sys.argv[1:])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("codec", choices=CHAINS)
+    parser.add_argument("user", nargs="?")
+    parser.add_argument("password", nargs="?")
+    parser.add_argument("--port", default="0", help="any free one (%(default)s)")
+    parser.add_argument("--size", default="322x240")
+    parser.add_argument("--fps", type=int, default=25)
+    parser.add_argument("--then", metavar="WxH", help="the size from two seconds on")
+    serve(parser.parse_args())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -183,7 +184,7 @@ def test_whatever_happens_offline_and_online_alternate_and_something_is_always_d
         assert machine.due_ns <= now_ns + 30 * S
         assert machine.state in ("CONNECTING", "RUNNING", "STALE", "RECONNECTING")
     said = [turn.online for turn in machine.turns]
-    assert all(a is not b for a, b in zip(said, said[1:], strict=False))
+    assert all(a is not b for a, b in pairwise(said))
     if said:
         assert said[-1] is (machine.state in ("RUNNING", "STALE"))
 

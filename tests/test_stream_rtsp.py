@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from itertools import islice, pairwise
-from pathlib import Path
 
 import cv2
 import pytest
@@ -17,11 +16,10 @@ import pytest
 from edge_fr.errors import SourceOpenError, SourceReadError
 from edge_fr.stream import ReaderName, Source, gstreamer, open_source
 from edge_fr.structures import Frame
+from tests.fake_cameras import NoRtspServer, start_server
 
 # PyGObject before 3.44, JetPack's among them, imports its modules in a way that Python warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:DynamicImporter:ImportWarning")
-
-SERVER = Path(__file__).with_name("stream_rtsp_server.py")
 
 Camera = Callable[..., tuple[str, "subprocess.Popen[str]"]]
 
@@ -34,16 +32,11 @@ def camera() -> Iterator[Camera]:
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str) -> tuple[str, subprocess.Popen[str]]:
-        command = [sys.executable, str(SERVER), *arguments]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            port, process = start_server(*arguments)
+        except NoRtspServer as error:
+            pytest.skip(str(error))
         started.append(process)
-        assert process.stdout is not None
-        port = process.stdout.readline().strip()
-        if not port:
-            _, told = process.communicate()
-            if "Namespace GstRtspServer not available" in told:
-                pytest.skip("gir1.2-gst-rtsp-server-1.0 is not installed")
-            raise AssertionError(told)
         return f"127.0.0.1:{port}/live", process
 
     yield start
@@ -77,6 +70,18 @@ def test_a_network_camera_gives_pictures_and_rising_times(
     assert white.min() > 225
     assert blue[0] > 150
     assert blue[1:].max() < 40
+
+
+def test_pictures_come_over_udp_where_the_address_says_so(camera: Camera) -> None:
+    address, process = camera("h264")
+    with open_source(f"rtspu://{address}", timeout_s=5) as source:
+        frames = list(islice(source, 10))
+        assert "udp" in source._reader._pipeline.get_by_name("streams").get_property("protocols").value_nicks  # type: ignore[attr-defined]
+        assert (source.reader, source.uri, source.camera) == ("gstreamer", f"rtspu://{address}", address)
+        process.kill()
+        with pytest.raises(SourceReadError, match=f"rtspu://{address} broke off after"):
+            frames.extend(source)
+    assert {f.image.shape for f in frames} == {(240, 322, 3)}
 
 
 def test_auto_takes_gstreamer_for_a_network_camera(camera: Camera) -> None:

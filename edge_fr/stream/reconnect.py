@@ -165,6 +165,7 @@ class Link:
         self.reason = reason
         self.state = "RECONNECTING"
         self._heard_ns = None
+        self._turn(False, reason)
         self._retry_ns = now_ns + round(self._policy.max_delay_s * 1e9)
 
     def ended(self, reason: str = "") -> None:

@@ -150,12 +150,10 @@ def test_the_newest_frame_of_a_live_camera_waits_and_the_others_are_counted() ->
 def test_no_frame_of_a_file_is_lost_however_slow_the_owner() -> None:
     opener, got = Opener(Scripted(*(frame(i) for i in range(20)))), []
     with Camera(opener, name="clip", live=False) as camera:
-        while not camera.over:
-            taken = camera.take()
-            if taken is None:
-                camera.wake.wait(60)
-                camera.wake.clear()
-            else:
+        while camera.wake.wait(60) and not camera.over:
+            camera.wake.clear()
+            taken = camera.take()  # once each time it is woken
+            if taken is not None:
                 time.sleep(0.002)
                 got.append((taken.index, taken.pts_ns))
         assert camera.take_changes() == []  # a file neither comes nor goes

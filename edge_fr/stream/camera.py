@@ -86,6 +86,8 @@ class Camera:
             frame = self._waiting.popleft()
             if not self.live:
                 self._news.notify_all()  # there is room
+            if self._waiting or self._link.over:
+                self.wake.set()
             return frame
 
     def take_changes(self) -> list[CameraChange]:

@@ -1,0 +1,130 @@
+"""A run over a camera that goes away and comes back: its tracks, its own events, and what is too late."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+
+import numpy as np
+import pytest
+
+from edge_fr.camera_event import camera_event
+from edge_fr.errors import MissingDependencyError, SourceReadError
+from edge_fr.events import to_json
+from edge_fr.runner import Summary, run
+from edge_fr.stream import Camera, ReconnectPolicy
+from edge_fr.stream.source import Clock
+from edge_fr.structures import Frame
+from tests.test_pipeline import Keep, pipeline
+
+HASTY = ReconnectPolicy(first_delay_s=0.01, max_delay_s=0.05)
+
+
+class Connection:
+    """Thirty frames of a still scene, 40 ms apart in the stream, then whatever `then` does."""
+
+    reader, dropped, damaged = "script", 0, 0
+    clock: Clock = "arrival"
+
+    def __init__(self, then: Callable[[], object], *, age_s: float = 0.0) -> None:
+        self.then, self.age_s = then, age_s
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(30):
+            threading.Event().wait(0.01)  # or the newest frame would be the only one seen
+            captured_at = datetime.now(timezone.utc) - timedelta(seconds=self.age_s)
+            yield Frame(np.full((120, 160, 3), 90, np.uint8), index * 40_000_000, captured_at, "gate")
+        self.then()
+
+    def close(self) -> None:
+        pass
+
+
+def broken() -> None:
+    raise SourceReadError("the cable was pulled")
+
+
+def test_tracks_end_when_the_camera_goes_and_begin_anew_when_it_is_back() -> None:
+    stop, sink = threading.Event(), Keep()
+    connections = iter([Connection(broken), Connection(stop.set)])
+    with Camera(lambda _: next(connections), name="gate", live=True, policy=HASTY) as camera:
+        summary = run(camera, pipeline(), sinks=[sink], stop=stop)
+    assert sink.types == [
+        "camera.online",
+        "face.identified",
+        "face.ended",
+        "camera.offline",
+        "camera.online",
+        "face.identified",
+        "face.ended",
+    ]
+    assert sink.events[3].reason == "the cable was pulled"
+    first, second = sink.events[1], sink.events[5]
+    assert first.track_id != second.track_id
+    assert first.pts_ns < second.pts_ns
+    assert camera.counters.frames - summary.frames - summary.dropped in (0, 1)  # the last may wait untaken
+    assert summary.events["camera.offline"] == 1
+
+
+def test_frames_that_come_too_late_are_not_announced_as_now() -> None:
+    stop, sink = threading.Event(), Keep()
+    with Camera(lambda _: Connection(stop.set, age_s=10), name="gate", live=True) as camera:
+        summary = run(camera, pipeline(), sinks=[sink], stop=stop, max_age_s=9.0)
+    assert sink.types == ["camera.online"]
+    assert (summary.frames, summary.late > 0) == (0, True)
+
+
+def test_a_camera_that_can_never_succeed_ends_the_run_with_its_error_and_its_event() -> None:
+    def missing(_: threading.Event) -> Connection:
+        raise MissingDependencyError("GStreamer has no nvarguscamerasrc")
+
+    sink, summary = Keep(), Summary()
+    with (
+        Camera(missing, name="gate", live=True) as camera,
+        pytest.raises(MissingDependencyError, match="no nvarguscamerasrc"),
+    ):
+        run(camera, pipeline(), sinks=[sink], summary=summary)
+    assert sink.types == ["camera.offline"]
+
+
+def test_a_camera_event_says_when_and_why_and_twice_the_same_has_one_key() -> None:
+    noon = datetime(2026, 5, 1, 12, tzinfo=timezone.utc)
+    event, again = (
+        camera_event("gate", online=False, at=noon, pts_ns=7, reason="no frame within 10 s") for _ in range(2)
+    )
+    values = to_json(event)
+    assert values["type"] == "camera.offline"
+    assert (values["camera"], values["captured_at"], values["pts_ns"]) == ("gate", noon.isoformat(), 7)
+    assert (values["reason"], values["track_id"]) == ("no frame within 10 s", None)
+    assert event.dedupe_key == again.dedupe_key
+    assert event.event_id != again.event_id
+    back = camera_event("gate", online=True, at=noon, pts_ns=7)
+    assert back.dedupe_key != event.dedupe_key
+    assert "reason" not in to_json(back)
+
+
+@pytest.mark.parametrize("flags", [["--json"], []])
+def test_the_command_waits_for_a_camera_that_is_not_there_and_shows_no_password(flags: list[str]) -> None:
+    with socket.socket() as nobody:  # bound and not listening: refuses
+        nobody.bind(("127.0.0.1", 0))
+        address = f"rtsp://admin:s3cret@127.0.0.1:{nobody.getsockname()[1]}/live"
+        command = [sys.executable, "-m", "edge_fr.cli", "run", address, *flags]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    if flags:
+        event = json.loads(line)
+        assert (event["type"], event["camera"]) == ("camera.offline", address.rpartition("@")[2])
+        assert "cannot open rtsp://***@127.0.0.1" in event["reason"]
+    else:
+        assert "camera.offline cannot open rtsp://***@127.0.0.1" in line
+    assert "s3cret" not in line + rest + told

@@ -170,6 +170,13 @@ def test_a_file_whose_frames_nobody_takes_is_not_given_up_for_it() -> None:
     assert (camera.counters.frames, camera.counters.failures) == (5, 0)
 
 
+def test_a_patient_opening_does_not_make_the_camera_slow_to_see_that_it_is_stale() -> None:
+    policy = ReconnectPolicy(open_timeout_s=3600, stale_after_s=0.1)
+    with live(Scripted(frame(), until_stopped), policy=policy) as camera:
+        wait_for(lambda: camera.state == "STALE")
+        assert camera.reason == "no frame for 0.1 s"
+
+
 def test_a_file_that_hangs_is_given_up_and_failed() -> None:
     back = threading.Event()
     hangs = Scripted(frame(), lambda _: back.wait(60))

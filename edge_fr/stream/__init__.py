@@ -9,6 +9,8 @@
     rtspu://user:password@host/path                                the same, its pictures over UDP
     test://?width=640&height=480&fps=25&frames=100                 a drawn pattern, not paced
 
+`open_camera` takes the same, and keeps connected to it; nothing that hangs holds it up.
+
 `reader="auto"` is a rule, not a fallback: cameras (rtsp, v4l2, csi) through GStreamer where GStreamer
 and its Python binding are installed and through OpenCV where they are not, video files through OpenCV.
 `Source.reader` says which one is in use. Pictures and the pattern need neither.
@@ -56,6 +58,9 @@ def open_source(
     stop: threading.Event | None = None,
 ) -> Source:
     """Opens an address once; a camera that goes away is not connected to again (`open_camera` does that).
+
+    A camera that sends nonsense can hold the reader's own libraries up beyond every time limit: for a
+    program that must never hang, use `open_camera`.
 
     `camera` names it in frames and events (None: made from the address). Connecting, and waiting for
     each frame, may take `timeout_s`; setting `stop` ends both at once where GStreamer reads. Raises

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -115,7 +116,8 @@ def test_a_camera_that_accepts_and_says_nothing_is_given_up_and_found_when_it_sp
         camera = open_camera(f"rtsp://127.0.0.1:{frozen.port}/live", policy=POLICY)
         camera.start()
         wait_for(lambda: camera.counters.failures >= 2, "two failures")
-        assert "no first frame within 4 s" in camera.take_changes()[0].reason
+        # The camera's limit and the reader's own are the same: either may be the first to say so.
+        assert re.search(r"no (first frame|frame came) within 4 s", camera.take_changes()[0].reason)
     with closing(camera):
         start("h264", "--port", str(frozen.port))
         next_frame(camera)

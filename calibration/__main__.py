@@ -1,4 +1,7 @@
-"""python -m calibration evaluate MODEL [MODEL ...] --dataset lfw:DIR [--json OUT.json] [--plots DIR]"""
+"""python -m calibration evaluate MODEL [MODEL ...] --dataset lfw:DIR [--json OUT.json] [--plots DIR]
+python -m calibration quantize MODEL --faces DIR|VIDEO --target tensorrt|cpu --precision fp16|int8 -o OUT.onnx
+python -m calibration compare MODEL SMALLER --faces DIR|VIDEO
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ import json
 import sys
 from pathlib import Path
 
+from calibration.commands import add_compare, add_quantize
 from edge_fr.errors import EdgeFrError, InputError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m calibration", description="What a recognizer is worth.")
+    parser = argparse.ArgumentParser(prog="python -m calibration", description="What a model is worth, and smaller ones.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     evaluate = commands.add_parser("evaluate", help="measure recognizers on labelled pictures")
     evaluate.add_argument(
@@ -46,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     evaluate.add_argument("--draws", type=int, default=400, help="bootstrap draws (%(default)s)")
     evaluate.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="%(default)s")
     evaluate.set_defaults(command=_evaluate)
+    add_quantize(commands)
+    add_compare(commands)
     parsed = parser.parse_args(arguments)
     try:
         parsed.command(parsed)

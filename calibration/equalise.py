@@ -70,7 +70,9 @@ def equalise(model: ModelProto, peaks: Mapping[str, NDArray[np.float32]]) -> Mod
     copy = ModelProto()
     copy.CopyFrom(model)
     for couple in couples(copy):
-        reach = np.maximum(peaks[couple.tensor].astype(np.float64), 1e-9)
+        # before the activation too: on onnxruntime both of its sides are in 8 bits, at one scale
+        reach = np.maximum(peaks[couple.first.output[0]], peaks[couple.tensor]).astype(np.float64)
+        reach = np.maximum(reach, 1e-9)
         factors = reach / reach.max()
         weights = constants(copy)[couple.second.input[1]]
         if weights.shape[1] > 1:

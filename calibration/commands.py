@@ -1,0 +1,161 @@
+"""The commands that make a model smaller and compare two: their arguments and what they print."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from calibration.strata import FACES, FEWEST_FACES, FRAMES, CalibrationSet, stratify
+from edge_fr.engine import ModelCard
+from edge_fr.errors import InputError
+
+DEFAULT_COUNT = 1024
+_FRAME_SIZE = (640, 640)
+
+
+def add_quantize(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """python -m calibration quantize"""
+    parser = commands.add_parser("quantize", help="write a model in fp16 or int8, calibrated on your faces")
+    parser.add_argument("model", help="a model's name or an fp32 ONNX file with its card")
+    parser.add_argument("--precision", choices=("fp16", "int8"), required=True)
+    parser.add_argument(
+        "--target",
+        choices=("tensorrt", "cpu"),
+        required=True,
+        help="what will run it: TensorRT, or onnxruntime on a CPU (fp16 is the same for both)",
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT.onnx")
+    parser.add_argument("--keep", metavar="LAYERS", help="names of layers to leave in floating point, with commas")
+    _add_pictures(parser)
+    parser.set_defaults(command=_quantize)
+
+
+def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """python -m calibration compare"""
+    parser = commands.add_parser("compare", help="how far a smaller recognizer's answers have moved")
+    parser.add_argument("model", help="a recognizer's name or ONNX file")
+    parser.add_argument("smaller", help="the one made from it")
+    _add_pictures(parser)
+    parser.set_defaults(command=_compare)
+
+
+def _add_pictures(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--faces", type=Path, required=True, metavar="DIR|VIDEO", help="pictures with faces")
+    parser.add_argument("--aligned", action="store_true", help="the pictures are aligned crops of 112x112")
+    parser.add_argument("--detector", default="yunet", help="finds the faces (%(default)s)")
+    parser.add_argument(
+        "--count", type=int, default=DEFAULT_COUNT, help="use at most so many faces (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="which faces, and how degraded (%(default)s)")
+    parser.add_argument(
+        "--not-these",
+        type=Path,
+        metavar="DIR|CSV",
+        help="pictures, or names and sha256:... in a list, that figures are measured on: an error if used",
+    )
+    parser.add_argument(
+        "--size",
+        type=_size,
+        default=_FRAME_SIZE,
+        metavar="HxW",
+        help="for a detector: the size its pictures are fitted to (640x640)",
+    )
+
+
+def _quantize(arguments: argparse.Namespace) -> None:
+    from calibration.convert import convert, load, save
+    from calibration.quantize import kept_by_rule
+    from edge_fr.models import resolve
+
+    if not arguments.out.parent.is_dir():
+        raise InputError(f"-o {arguments.out}: there is no folder {arguments.out.parent}")
+    path = resolve(arguments.model)
+    if arguments.out.exists() and arguments.out.samefile(path):
+        raise InputError(f"-o {arguments.out} is the model itself, which would be lost; name another file")
+    model, card = load(path)
+    pictures = _pictures(arguments, card)
+    _say(", ".join(f"{name} {len(rows)}" for name, rows in pictures.strata.items()))
+    keep = arguments.keep.split(",") if arguments.keep else []
+    made = convert(model, card, pictures, precision=arguments.precision, target=arguments.target, keep=keep)
+    save(made, arguments.out)
+    if arguments.precision == "int8":
+        for name, reason in kept_by_rule(model).items():
+            _say(f"left in floating point: {name}, which {reason}")
+    ratio = arguments.out.stat().st_size / path.stat().st_size
+    print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.1f} MB, {ratio:.2f} of {path.name}")
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from calibration.drift import drifts, lines
+    from edge_fr.embed import Embedder
+    from edge_fr.engine import open_engine
+    from edge_fr.models import resolve
+
+    before, after = (
+        Embedder(open_engine(resolve(name))) for name in (arguments.model, arguments.smaller)
+    )
+    if before.card.weights_digest != after.card.weights_digest:
+        _say(
+            f"warning: {after.card.name} was not made from {before.card.name}: their weights are "
+            f"{after.card.weights_digest} and {before.card.weights_digest}"
+        )
+    pictures = _pictures(arguments, before.card)
+    if after.card.calibration_digest == pictures.digest:
+        _say(f"warning: {after.card.name} was calibrated on these very pictures; give others, or another --seed")
+    for line in lines(drifts(before, after, pictures.strata)):
+        print(line)
+
+
+def _pictures(arguments: argparse.Namespace, card: ModelCard) -> CalibrationSet:
+    """The stratified set that the arguments ask for."""
+    from calibration.convert import fit_frames
+    from calibration.faces import Forbidden, gather_aligned, gather_faces, gather_frames
+    from edge_fr.detect import Detector
+    from edge_fr.engine import open_engine
+    from edge_fr.models import resolve
+    from edge_fr.quality import QualityGate, QualityPolicy
+
+    if arguments.count < 1:
+        raise InputError(f"--count is {arguments.count}, expected at least 1")
+    if not arguments.faces.exists():
+        raise InputError(f"--faces {arguments.faces}: there is no such folder or video")
+    forbidden = None if arguments.not_these is None else Forbidden(arguments.not_these)
+    rng = np.random.default_rng(arguments.seed)
+    if card.task == "detect":
+        frames = gather_frames(arguments.faces, forbidden)
+        chosen = rng.permutation(len(frames))[: arguments.count]
+        return stratify(fit_frames([frames[i] for i in chosen], arguments.size), FRAMES, seed=arguments.seed)
+    if arguments.aligned:
+        found = gather_aligned(arguments.faces, forbidden)
+    else:
+        detector = Detector(open_engine(resolve(arguments.detector)))
+        found = gather_faces(arguments.faces, detector, QualityGate(QualityPolicy()), forbidden)
+    if found.faceless:
+        _say(f"no face found in {len(found.faceless)} pictures, such as {found.faceless[0]}")
+    if found.refused:
+        reasons = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in found.reasons.most_common())
+        _say(f"warning: {found.refused} faces did not pass the quality gate and were left out: {reasons}")
+    if not found.crops:
+        raise InputError(f"{arguments.faces} gave no face that passes the quality gate")
+    chosen = rng.permutation(len(found.crops))[: arguments.count]
+    if len(chosen) < FEWEST_FACES:
+        _say(
+            f"warning: {len(chosen)} faces, expected at least {FEWEST_FACES}: the ranges of the smallest stratum "
+            f"rest on {max(1, len(chosen) // 10)}"
+        )
+    turned = np.array(found.turned, np.bool_)[chosen]
+    return stratify([found.crops[i] for i in chosen], FACES, seed=arguments.seed, turned=turned)
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) % 32 == int(width) % 32 == 0 < int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected HxW in multiples of 32, such as 480x640")
+    return int(height), int(width)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

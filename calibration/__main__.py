@@ -15,7 +15,9 @@ from edge_fr.errors import EdgeFrError, InputError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m calibration", description="What a model is worth, and smaller ones.")
+    parser = argparse.ArgumentParser(
+        prog="python -m calibration", description="What a model is worth, and smaller ones."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     evaluate = commands.add_parser("evaluate", help="measure recognizers on labelled pictures")
     evaluate.add_argument(

@@ -28,7 +28,9 @@ def add_quantize(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="what will run it: TensorRT, or onnxruntime on a CPU (fp16 is the same for both)",
     )
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT.onnx")
-    parser.add_argument("--keep", metavar="LAYERS", help="names of layers to leave in floating point, with commas")
+    parser.add_argument(
+        "--keep", metavar="LAYERS", help="names of layers to leave in floating point, with commas"
+    )
     _add_pictures(parser)
     parser.set_defaults(command=_quantize)
 
@@ -94,9 +96,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     from edge_fr.engine import open_engine
     from edge_fr.models import resolve
 
-    before, after = (
-        Embedder(open_engine(resolve(name))) for name in (arguments.model, arguments.smaller)
-    )
+    before, after = (Embedder(open_engine(resolve(name))) for name in (arguments.model, arguments.smaller))
     if before.card.weights_digest != after.card.weights_digest:
         _say(
             f"warning: {after.card.name} was not made from {before.card.name}: their weights are "
@@ -104,7 +104,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         )
     pictures = _pictures(arguments, before.card)
     if after.card.calibration_digest == pictures.digest:
-        _say(f"warning: {after.card.name} was calibrated on these very pictures; give others, or another --seed")
+        _say(f"warning: {after.card.name} was calibrated on these very pictures; give others, or a --seed")
     for line in lines(drifts(before, after, pictures.strata)):
         print(line)
 
@@ -143,8 +143,8 @@ def _pictures(arguments: argparse.Namespace, card: ModelCard) -> CalibrationSet:
     chosen = rng.permutation(len(found.crops))[: arguments.count]
     if len(chosen) < FEWEST_FACES:
         _say(
-            f"warning: {len(chosen)} faces, expected at least {FEWEST_FACES}: the ranges of the smallest stratum "
-            f"rest on {max(1, len(chosen) // 10)}"
+            f"warning: {len(chosen)} faces, expected at least {FEWEST_FACES}: the ranges of the smallest "
+            f"stratum rest on {max(1, len(chosen) // 10)}"
         )
     turned = np.array(found.turned, np.bool_)[chosen]
     return stratify([found.crops[i] for i in chosen], FACES, seed=arguments.seed, turned=turned)
@@ -152,7 +152,9 @@ def _pictures(arguments: argparse.Namespace, card: ModelCard) -> CalibrationSet:
 
 def _size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) % 32 == int(width) % 32 == 0 < int(height)):
+    if not (
+        height.isdecimal() and width.isdecimal() and int(height) % 32 == int(width) % 32 == 0 < int(height)
+    ):
         raise argparse.ArgumentTypeError(f"{text!r}, expected HxW in multiples of 32, such as 480x640")
     return int(height), int(width)
 

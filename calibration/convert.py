@@ -53,7 +53,8 @@ def as_input(card: ModelCard) -> Callable[[NDArray[np.uint8]], NDArray[np.float3
     def of(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         size = (int(pictures.shape[1]), int(pictures.shape[2]))
         made = [
-            letterbox(picture, size, colour=card.colour, input_range=card.input_range)[0] for picture in pictures
+            letterbox(picture, size, colour=card.colour, input_range=card.input_range)[0]
+            for picture in pictures
         ]
         return np.concatenate(made)
 
@@ -102,9 +103,7 @@ def convert(
         level, ranges = ready_for_int8(model, card, pictures)
         made = to_int8(level, ranges, target=target, keep=keep)
     suffix = precision if precision == "fp16" else f"{precision}-{target}"
-    new = replace(
-        card, name=f"{card.name}-{suffix}", precision=precision, calibration_digest=pictures.digest
-    )
+    new = replace(card, name=f"{card.name}-{suffix}", precision=precision, calibration_digest=pictures.digest)
     helper.set_model_props(made, {CARD_KEY: new.to_json()})
     onnx.checker.check_model(made, full_check=True)
     return made
@@ -119,4 +118,3 @@ def save(model: ModelProto, path: Path) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise ModelError(f"{path} cannot be written ({error})") from error
-

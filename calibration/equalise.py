@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from calibration.prepare import constants, consumers, layers, number, out_axis, put
+from calibration.prepare import constants, consumers, layers, number, put
 
 _WIDEST = 64.0  # no channel is scaled by more: a channel that is nearly dead stays so
 
@@ -50,7 +50,9 @@ def couples(model: ModelProto) -> list[Couple]:
             continue
         after = follower(first.output[0])
         activation = None
-        if after is not None and (after.op_type == "Relu" or (after.op_type == "PRelu" and after.input[1] in known)):
+        if after is not None and (
+            after.op_type == "Relu" or (after.op_type == "PRelu" and after.input[1] in known)
+        ):
             activation, after = after, follower(after.output[0])
         if after is None or after.name not in convs:
             continue
@@ -98,14 +100,19 @@ def turn_steep_slopes(model: ModelProto) -> ModelProto:
         if slopes.size != len(constants(copy)[couple.first.input[1]]) or not steep.any():
             continue
         name = f"{couple.activation.output[0]}.slopes"
-        couple.activation.input[1] = put(copy, name, np.where(slopes > 1, 1 / slopes, slopes).astype(np.float32))
+        couple.activation.input[1] = put(
+            copy, name, np.where(slopes > 1, 1 / slopes, slopes).astype(np.float32)
+        )
         gains = np.where(steep, -slopes.reshape(-1), 1.0)
         _scale(copy, couple, np.where(steep, -1.0, 1.0), gains)
     return copy
 
 
 def _scale(
-    model: ModelProto, couple: Couple, divide: NDArray[np.float64], multiply: NDArray[np.float64] | None = None
+    model: ModelProto,
+    couple: Couple,
+    divide: NDArray[np.float64],
+    multiply: NDArray[np.float64] | None = None,
 ) -> None:
     """Divides the first layer's channels, and multiplies them again in the second's weights."""
     known = constants(model)

@@ -88,7 +88,9 @@ class Forbidden:
             )
 
 
-def gather_faces(source: Path, detector: Detector, gate: QualityGate, forbidden: Forbidden | None) -> Gathered:
+def gather_faces(
+    source: Path, detector: Detector, gate: QualityGate, forbidden: Forbidden | None
+) -> Gathered:
     """Every face of a folder's pictures (subfolders too) or of a video that passes the quality gate."""
     found = Gathered()
     for name, frame in _frames(source, forbidden):
@@ -150,4 +152,3 @@ def _frames(source: Path, forbidden: Forbidden | None) -> Iterator[tuple[str, Fr
 
 def _names(file: Path) -> set[str]:
     return {file.stem, file.parent.name, re.sub(r"[_-]?\d+$", "", file.stem)} - {""}
-

@@ -59,7 +59,7 @@ def to_fp16(model: ModelProto, ranges: Mapping[str, Range], keep: Collection[str
     copy.CopyFrom(model)
     whole = {*keep, *kept_in_fp32(model, ranges)}
     known = constants(model)
-    half = {name: False for name in ranges}  # by tensor of floats: whether it is in half precision by now
+    half = dict.fromkeys(ranges, False)  # by tensor of floats: whether it is in half precision by now
     outputs = {output.name for output in model.graph.output}
     nodes: list[NodeProto] = []
     cast: dict[tuple[str, bool], str] = {}
@@ -93,7 +93,9 @@ def to_fp16(model: ModelProto, ranges: Mapping[str, Range], keep: Collection[str
                 half[name] = False
                 node.output[i] = f"{name}.half"
                 nodes.append(
-                    helper.make_node("Cast", [node.output[i]], [name], name=f"Cast:{name}", to=TensorProto.FLOAT)
+                    helper.make_node(
+                        "Cast", [node.output[i]], [name], name=f"Cast:{name}", to=TensorProto.FLOAT
+                    )
                 )
     replace_nodes(copy, nodes)
     drop_unused(copy)

@@ -178,7 +178,12 @@ def _fold_batchnorms(model: ModelProto) -> None:
         flat = used[result][0] if len(used[result]) == 1 and used[result][0].op_type == "Flatten" else None
         end = flat.output[0] if flat is not None else result
         reader = used[end][0] if len(used[end]) == 1 else None
-        if reader is None or not _foldable(reader, known) or {result, end} & outputs or reader.op_type != "Gemm":
+        if (
+            reader is None
+            or not _foldable(reader, known)
+            or {result, end} & outputs
+            or reader.op_type != "Gemm"
+        ):
             kept.append(node)
             continue
         _scale_input(model, reader, known, scale, shift)

@@ -63,7 +63,7 @@ def kept_by_rule(model: ModelProto) -> dict[str, str]:
         decides = node.op_type in _GATES or bool(deciding & set(node.output))
         if decides and node.name in quantisable:
             kept.setdefault(node.name, "decides a gate")
-        elif decides and (node.op_type in _GATES or _NEAR_GATES >= {node.op_type}):
+        elif decides and (node.op_type in _GATES or node.op_type in _NEAR_GATES):
             deciding.update(name for name in node.input if name not in known)
     return kept
 
@@ -124,7 +124,9 @@ class _Writer:
             if self._cpu and node.op_type == "PRelu" and source in self._closed and self._bends(node):
                 self._bend(node)
                 continue
-            node.input[:] = [self._pairs[name].result if name in self._closed else name for name in node.input]
+            node.input[:] = [
+                self._pairs[name].result if name in self._closed else name for name in node.input
+            ]
             if node.name in quantised:
                 node.input[0] = self._pair(source).result
                 self._quantise_weights(node, self._pairs[source])
@@ -244,9 +246,13 @@ class _Writer:
         node.input[1] = self._constant(f"{node.name}.weight", stored, scales, axis)
         if self._cpu and bias is not None:
             steps = (scales.astype(np.float64) * source.scale).astype(np.float32)
-            node.input[2] = self._constant(f"{node.name}.bias", np.rint(bias / steps).astype(np.int32), steps, 0)
+            node.input[2] = self._constant(
+                f"{node.name}.bias", np.rint(bias / steps).astype(np.int32), steps, 0
+            )
 
-    def _constant(self, name: str, stored: NDArray[np.generic], scales: NDArray[np.float32], axis: int) -> str:
+    def _constant(
+        self, name: str, stored: NDArray[np.generic], scales: NDArray[np.float32], axis: int
+    ) -> str:
         """Stores integers by channel, and what makes floats of them."""
         inputs = [f"{name}.q", f"{name}.scale", f"{name}.zero"]
         for key, value in zip(inputs, (stored, scales, np.zeros(len(scales), stored.dtype)), strict=True):

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx import ModelProto, ValueInfoProto
 
 from edge_fr.errors import InputError, ModelError
 

@@ -92,8 +92,8 @@ def stratify(
     empty = [name for name, count in counts.items() if count == 0]
     if empty:
         raise InputError(
-            f"{len(pictures)} pictures leave {', '.join(empty)} empty, whose ranges would be guessed; give at "
-            f"least {FEWEST_FACES}"
+            f"{len(pictures)} pictures leave {', '.join(empty)} empty, whose ranges would be guessed; "
+            f"give at least {FEWEST_FACES}"
         )
     last = list(strata)[-1]
     aside = [] if turned is None else [i for i in order if turned[i]][: counts[last] // 2]

@@ -1,0 +1,204 @@
+"""python -m calibration quantize and compare, as a user runs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import drawn_people
+import numpy as np
+import onnx
+import pytest
+from fakes import card
+from numpy.typing import NDArray
+from onnx import helper
+from onnx_files import save, tensor
+
+from calibration.__main__ import main
+from calibration.drift import drift
+from edge_fr.cards import read_card
+from edge_fr.embed import Embedder, Embeddings
+from edge_fr.engine import open_engine
+from edge_fr.errors import InputError
+
+
+@pytest.fixture
+def face(tmp_path: Path) -> Path:
+    """A recognizer of one convolution and one linear layer, with its card."""
+    rng = np.random.default_rng(0)
+    stored = {
+        "w": rng.normal(0, 0.1, (4, 3, 16, 16)).astype(np.float32),
+        "b": np.zeros(4, np.float32),
+        "v": rng.normal(0, 0.1, (8, 196)).astype(np.float32),
+        "c": np.zeros(8, np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["y"], name="conv", strides=[8, 8], pads=[4] * 4),
+        helper.make_node("Flatten", ["y"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "v", "c"], ["embedding"], name="fc", transB=1),
+    ]
+    stored["v"] = rng.normal(0, 0.1, (8, 4 * 14 * 14)).astype(np.float32)
+    return save(
+        tmp_path / "face.onnx",
+        nodes,
+        [tensor("x", "batch", 3, 112, 112)],
+        [tensor("embedding", "batch", 8)],
+        constants=stored,
+        card=card(name="face", embedding_size=8),
+    )
+
+
+@pytest.fixture
+def crops(tmp_path: Path) -> Path:
+    for i in range(30):
+        drawn_people.write(tmp_path / "crops" / f"{i:02d}.png", f"person {i}", 1)
+    return tmp_path / "crops"
+
+
+def quantize(face: Path, crops: Path, out: Path, *more: str) -> int:
+    options = ["--faces", str(crops), "--aligned", "-o", str(out), *more]
+    return main(["quantize", str(face), *options])
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "precision"),
+    [
+        (("--precision", "int8", "--target", "cpu"), "face-int8-cpu", "int8"),
+        (("--precision", "int8", "--target", "tensorrt"), "face-int8-tensorrt", "int8"),
+        (("--precision", "fp16", "--target", "tensorrt"), "face-fp16", "fp16"),
+    ],
+)
+def test_quantize_writes_a_model_with_its_card(
+    face: Path,
+    crops: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    name: str,
+    precision: str,
+) -> None:
+    out = tmp_path / "small.onnx"
+    assert quantize(face, crops, out, *options) == 0
+    said = capsys.readouterr()
+    assert "warning: 30 faces, expected at least 300" in said.err
+    assert "clean 12, low_resolution 7, blur_noise_jpeg 4, masked 4, dark_or_turned 3" in said.err
+    made, original = read_card(out), read_card(face)
+    assert (made.name, made.precision) == (name, precision)
+    assert made.weights_digest == original.weights_digest
+    assert made.calibration_digest is not None
+    assert made.calibration_digest.startswith("sha256:")
+    before, after = (Embedder(open_engine(path)) for path in (face, out))
+    pictures = np.stack([drawn_people.crop("somebody else", i) for i in range(8)])
+    found = drift(before.embed(pictures), after.embed(pictures))
+    # two layers of 8 bits, see test_quantize.py; the first crops of this set reach the ends of the range
+    assert found.mean_cosine > 0.99
+
+
+def test_the_same_command_writes_the_same_file(face: Path, crops: Path, tmp_path: Path) -> None:
+    files = [tmp_path / "one.onnx", tmp_path / "two.onnx"]
+    for file in files:
+        assert quantize(face, crops, file, "--precision", "int8", "--target", "cpu") == 0
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_compare_prints_every_stratum(
+    face: Path, crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "small.onnx"
+    assert quantize(face, crops, out, "--precision", "int8", "--target", "cpu") == 0
+    capsys.readouterr()
+    assert main(["compare", str(face), str(out), "--faces", str(crops), "--aligned"]) == 0
+    said = capsys.readouterr()
+    assert "was calibrated on these very pictures" in said.err
+    rows = [line.split() for line in said.out.splitlines()]
+    assert [row[0] for row in rows[1:]] == [
+        "clean",
+        "low_resolution",
+        "blur_noise_jpeg",
+        "masked",
+        "dark_or_turned",
+    ]
+    assert all(0.9 < float(row[2]) <= 1 and row[4] == "-" for row in rows[1:])
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--keep", "nothing"), "nothing are no layers of the model, which are conv, fc"),
+        (("--count", "0"), "--count is 0"),
+        (("--count", "5"), "5 pictures leave"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    face: Path,
+    crops: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    complaint: str,
+) -> None:
+    out = tmp_path / "small.onnx"
+    assert quantize(face, crops, out, "--precision", "int8", "--target", "cpu", *options) == 1
+    assert complaint in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_small_model_is_not_made_smaller_and_no_model_is_overwritten(
+    face: Path, crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "small.onnx"
+    options = ("--precision", "int8", "--target", "cpu")
+    assert quantize(face, crops, out, *options) == 0
+    assert quantize(out, crops, tmp_path / "smaller.onnx", *options) == 1
+    assert "is int8 already; give the fp32 file" in capsys.readouterr().err
+    assert quantize(face, crops, face, *options) == 1
+    assert "is the model itself, which would be lost" in capsys.readouterr().err
+    assert read_card(face).precision == "fp32"
+
+
+def test_a_detector_is_calibrated_on_whole_pictures(crops: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    stored = {"w": rng.normal(0, 0.1, (1, 3, 3, 3)).astype(np.float32), "b": np.zeros(1, np.float32)}
+    detector = save(
+        tmp_path / "detector.onnx",
+        [
+            helper.make_node("Conv", ["x", "w", "b"], ["y"], name="conv", pads=[1] * 4),
+            helper.make_node("Relu", ["y"], ["z"]),
+        ],
+        [tensor("x", "batch", 3, "height", "width")],
+        [tensor("z", "batch", 1, "height", "width")],
+        constants=stored,
+        card=card(name="detector", task="detect", head="yunet", colour="BGR", embedding_size=None),
+    )
+    out = tmp_path / "small.onnx"
+    arguments = ["--faces", str(crops), "--size", "64x96", "--precision", "int8", "--target", "tensorrt"]
+    assert main(["quantize", str(detector), *arguments, "-o", str(out)]) == 0
+    assert read_card(out).name == "detector-int8-tensorrt"
+    assert "QuantizeLinear" in {node.op_type for node in onnx.load(out).graph.node}
+
+
+def embeddings(
+    vectors: NDArray[np.float32], ri: list[float] | None = None, mask: list[float] | None = None
+) -> Embeddings:
+    column = [None if values is None else np.float32(values) for values in (ri, mask)]
+    return Embeddings(vectors, column[0], column[1], np.ones(len(vectors), np.float32))
+
+
+def test_drift_is_what_its_fields_say() -> None:
+    turned = np.radians([0.0, 10.0, 20.0])
+    before = np.tile(np.float32([1, 0]), (3, 1))
+    after = np.stack([np.cos(turned), np.sin(turned)], axis=1).astype(np.float32)
+    found = drift(
+        embeddings(before, [0.1, 0.5, 0.9], [0.0, 0.5, 1.0]),
+        embeddings(after, [0.1, 0.9, 0.5], [0.0, 0.4, 0.8]),
+    )
+    assert found.faces == 3
+    assert found.mean_cosine == pytest.approx(np.cos(turned).mean(), abs=1e-6)
+    assert found.p1_cosine == pytest.approx(np.percentile(np.cos(turned), 1), abs=1e-6)
+    assert found.ri_spearman == pytest.approx(0.5)
+    assert found.mask_shift == pytest.approx(0.1, abs=1e-6)
+    assert found.worst_mask_shift == pytest.approx(0.2, abs=1e-6)
+    assert drift(embeddings(before), embeddings(after)).ri_spearman is None
+    with pytest.raises(InputError, match="only one of the two models gives ri"):
+        drift(embeddings(before, [0.1, 0.5, 0.9]), embeddings(after))
+    with pytest.raises(InputError, match=r"shape \(3, 2\) and \(2, 2\)"):
+        drift(embeddings(before), embeddings(after[:2]))

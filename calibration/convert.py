@@ -11,7 +11,6 @@ from typing import Literal
 import cv2
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
@@ -36,9 +35,9 @@ def load(path: Path) -> tuple[ModelProto, ModelCard]:
     if card.precision != "fp32":
         raise CardError(f"{path} is {card.precision} already; give the fp32 file that it was made from")
     try:
+        onnx.checker.check_model(str(path))  # from the file: it also refuses weights outside the folder
         model = onnx.load(path)
-        onnx.checker.check_model(model)
-    except (DecodeError, onnx.checker.ValidationError) as error:
+    except onnx.checker.ValidationError as error:
         raise ModelError(f"{path} is damaged or not an ONNX file ({error})") from error
     model = prepare(model)
     if len(model.graph.input) != 1:

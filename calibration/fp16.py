@@ -8,6 +8,7 @@ float32 between casts of its own, so that there the file is smaller and no faste
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,5 +108,5 @@ def _halved(node: NodeProto) -> list[str]:
     return [node.input[i] for i in _FLOAT_INPUTS.get(node.op_type, range(len(node.input)))]
 
 
-def _rounded(value: NDArray[np.generic]) -> NDArray[np.float16]:
-    return np.clip(value, -LARGEST, LARGEST).astype(np.float16)
+def _rounded(value: NDArray[Any]) -> NDArray[np.float16]:
+    return np.asarray(np.clip(value, -LARGEST, LARGEST), np.float16)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,7 +20,7 @@ from edge_fr.errors import ModelError
 OPSET = 17  # what TensorRT 8.6 and onnxruntime 1.20 read; per-channel DequantizeLinear came with 13
 LAYERS = ("Conv", "Gemm", "MatMul")  # what has weights, and nearly all of the arithmetic
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]  # of whatever type the tensor has
 
 
 def prepare(model: ModelProto) -> ModelProto:
@@ -43,7 +44,7 @@ def prepare(model: ModelProto) -> ModelProto:
     return copy
 
 
-def constants(model: ModelProto) -> dict[str, NDArray[np.generic]]:
+def constants(model: ModelProto) -> dict[str, Array]:
     """The initialisers of the graph by name."""
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
@@ -82,7 +83,7 @@ def out_axis(node: NodeProto) -> int:
     return 0 if node.op_type == "Conv" or number(node, "transB", 0) else 1
 
 
-def put(model: ModelProto, name: str, value: NDArray[np.generic]) -> str:
+def put(model: ModelProto, name: str, value: Array | np.generic) -> str:
     """Stores an initialiser, in place of one of that name."""
     tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)  # a scalar stays one
     for old in model.graph.initializer:
@@ -191,7 +192,7 @@ def _fold_batchnorms(model: ModelProto) -> None:
     replace_nodes(model, kept)
 
 
-def _foldable(layer: NodeProto, known: Mapping[str, NDArray[np.generic]]) -> bool:
+def _foldable(layer: NodeProto, known: Mapping[str, Array]) -> bool:
     plain = layer.op_type == "Conv" or (
         layer.op_type == "Gemm"
         and number(layer, "alpha", 1) == number(layer, "beta", 1) == 1
@@ -201,7 +202,7 @@ def _foldable(layer: NodeProto, known: Mapping[str, NDArray[np.generic]]) -> boo
 
 
 def _scale_output(
-    model: ModelProto, layer: NodeProto, known: dict[str, NDArray[np.generic]], scale: Array, shift: Array
+    model: ModelProto, layer: NodeProto, known: dict[str, Array], scale: Array, shift: Array
 ) -> None:
     """layer(x) becomes layer(x) * scale + shift, by channel."""
     weights = known[layer.input[1]].astype(np.float64)
@@ -212,7 +213,7 @@ def _scale_output(
 
 
 def _scale_input(
-    model: ModelProto, gemm: NodeProto, known: dict[str, NDArray[np.generic]], scale: Array, shift: Array
+    model: ModelProto, gemm: NodeProto, known: dict[str, Array], scale: Array, shift: Array
 ) -> None:
     """gemm(x) becomes gemm(x * scale + shift), by channel; each channel may cover several values."""
     weights = known[gemm.input[1]].astype(np.float64)
@@ -225,7 +226,7 @@ def _scale_input(
 
 
 def _replace_weights(
-    model: ModelProto, layer: NodeProto, known: dict[str, NDArray[np.generic]], weights: Array, bias: Array
+    model: ModelProto, layer: NodeProto, known: dict[str, Array], weights: Array, bias: Array
 ) -> None:
     """Gives the layer new weights under names of its own: others may share the old ones."""
     names = [f"{layer.output[0]}.weight", f"{layer.output[0]}.bias"]

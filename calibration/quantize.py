@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -223,13 +223,13 @@ class _Writer:
         """Stores the scale and zero point for a span."""
         if self._cpu:
             scale = max((high - low) / 255, _SMALLEST_SCALE)
-            zero = np.uint8(np.clip(np.rint(-low / scale), 0, 255))
+            zero: np.generic = np.uint8(np.clip(np.rint(-low / scale), 0, 255))
         else:
             scale, zero = max(-low, high, _SMALLEST_SCALE * 127) / 127, np.int8(0)
         inputs = [f"{name}.scale", f"{name}.zero"]
         put(self._model, inputs[0], np.float32(scale))
         put(self._model, inputs[1], zero)
-        return _Pair("", "", float(np.float32(scale)), int(zero), inputs)
+        return _Pair("", "", float(np.float32(scale)), int(zero.item()), inputs)
 
     def _quantise_weights(self, node: NodeProto, source: _Pair) -> None:
         weights = self._known[node.input[1]].astype(np.float64)
@@ -250,9 +250,7 @@ class _Writer:
                 f"{node.name}.bias", np.rint(bias / steps).astype(np.int32), steps, 0
             )
 
-    def _constant(
-        self, name: str, stored: NDArray[np.generic], scales: NDArray[np.float32], axis: int
-    ) -> str:
+    def _constant(self, name: str, stored: NDArray[Any], scales: NDArray[np.float32], axis: int) -> str:
         """Stores integers by channel, and what makes floats of them."""
         inputs = [f"{name}.q", f"{name}.scale", f"{name}.zero"]
         for key, value in zip(inputs, (stored, scales, np.zeros(len(scales), stored.dtype)), strict=True):
@@ -265,7 +263,8 @@ class _Writer:
             raise InputError(f"tensor {tensor!r} has no range; observe the model that is to be quantised")
         return self._ranges[tensor]
 
-    def _add(self, kind: str, inputs: list[str], output: str, **attributes: int) -> None:
+    def _add(self, kind: str, inputs: list[str], output: str, *, axis: int | None = None) -> None:
+        attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
         self._nodes.append(helper.make_node(kind, inputs, [output], name=f"{kind}:{output}", **attributes))
 
 

@@ -155,6 +155,16 @@ def test_a_small_model_is_not_made_smaller_and_no_model_is_overwritten(
     assert read_card(face).precision == "fp32"
 
 
+def test_a_file_whose_graph_is_damaged_is_refused(
+    face: Path, crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = bytearray(face.read_bytes())
+    content[20:60] = b"\xff" * 40  # inside the graph: the metadata behind it are whole
+    face.write_bytes(content)
+    assert quantize(face, crops, tmp_path / "small.onnx", "--precision", "int8", "--target", "cpu") == 1
+    assert "is damaged or not an ONNX file" in capsys.readouterr().err
+
+
 def test_a_detector_is_calibrated_on_whole_pictures(crops: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     stored = {"w": rng.normal(0, 0.1, (1, 3, 3, 3)).astype(np.float32), "b": np.zeros(1, np.float32)}

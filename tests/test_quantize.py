@@ -273,9 +273,9 @@ def test_a_layer_that_is_to_be_kept_stays_in_floating_point(
 def test_a_layer_to_keep_that_is_none_is_named(level: ModelProto, ranges: dict[str, Range]) -> None:
     with pytest.raises(InputError, match="stemm are no layers of the model, which are stem, depthwise"):
         to_int8(level, ranges, target="cpu", keep=["stemm"])
-    del_ranges = {name: r for name, r in ranges.items() if name != "c4"}
+    without = {name: r for name, r in ranges.items() if name != "c4"}
     with pytest.raises(InputError, match="'c4' has no range"):
-        to_int8(level, del_ranges, target="cpu")
+        to_int8(level, without, target="cpu")
 
 
 def test_a_channel_without_weights_keeps_its_bias_in_int32(network: ModelProto) -> None:

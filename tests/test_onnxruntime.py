@@ -14,7 +14,7 @@ from fakes import card
 from onnx import TensorProto, helper
 from onnx_files import doubling, save, tensor
 
-from edge_fr._onnxruntime import OnnxRuntimeEngine
+from edge_fr._onnxruntime import OnnxRuntimeEngine, saturates
 from edge_fr.engine import Engine, TensorSpec, open_engine
 from edge_fr.errors import CardError, EngineError
 
@@ -196,3 +196,19 @@ def test_without_onnxruntime_the_error_says_how_to_install_it() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "MissingDependencyError" in done.stderr
     assert 'pip install "edge-fr[cpu]"' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("machine", "cpuinfo", "expected"),
+    [
+        ("x86_64", "flags : avx2 avx512f avx512_vnni", False),
+        ("x86_64", "flags : avx2 avx_vnni", False),
+        ("x86_64", "flags : avx2 avx512f", True),
+        ("AMD64", "", True),  # Windows, where nothing tells
+        ("aarch64", "Features : asimd asimddp", False),
+    ],
+)
+def test_exact_int8_kernels_are_asked_for_only_where_the_fast_ones_saturate(
+    machine: str, cpuinfo: str, expected: bool
+) -> None:
+    assert saturates(machine, cpuinfo) == expected

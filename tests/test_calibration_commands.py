@@ -231,16 +231,13 @@ def test_sface_keeps_its_answers_in_both_flavours(shared_data: Callable[[str], P
     known = stratify([read_image(file) for file in files[:3000:75]], FACES)
     other = stratify([read_image(file) for file in files[3000:4500:75]], FACES, seed=1)
     level, ranges = ready_for_int8(model, own, known)
-    of = as_input(own)
+
+    batches = [batch for some in other.batches(as_input(own)).values() for batch in some]
 
     def vectors(network: onnx.ModelProto) -> NDArray[np.float32]:
-        session = onnxruntime.InferenceSession(
-            network.SerializeToString(), providers=["CPUExecutionProvider"]
-        )
-        rows = [
-            session.run(None, {"data": batch})[0] for some in other.batches(of).values() for batch in some
-        ]
-        found = np.concatenate(rows)
+        content, providers = network.SerializeToString(), ["CPUExecutionProvider"]
+        session = onnxruntime.InferenceSession(content, providers=providers)
+        found = np.concatenate([session.run(None, {"data": batch})[0] for batch in batches])
         return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), np.float32)
 
     expected = vectors(model)

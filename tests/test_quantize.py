@@ -15,7 +15,7 @@ from onnx_files import save, tensor
 
 from calibration.equalise import couples, equalise, turn_steep_slopes
 from calibration.fp16 import kept_in_fp32, to_fp16
-from calibration.prepare import constants, layers, prepare
+from calibration.prepare import constants, layers, prepare, put
 from calibration.quantize import Target, kept_by_rule, to_int8
 from calibration.ranges import Histogram, Range, channel_peaks, observe
 from edge_fr.errors import InputError, ModelError
@@ -278,19 +278,36 @@ def test_a_layer_to_keep_that_is_none_is_named(level: ModelProto, ranges: dict[s
         to_int8(level, without, target="cpu")
 
 
+def test_a_prelu_that_turns_values_over_is_not_cut_off() -> None:
+    node = helper.make_node
+    nodes = [node("Conv", ["x", "w"], ["c"], name="conv"), node("PRelu", ["c", "s"], ["p"])]
+    nodes.append(node("Conv", ["p", "v"], ["y"], name="next"))
+    stored = {
+        "w": np.float32([1, -1]).reshape(2, 1, 1, 1),
+        "s": np.full((2, 1, 1), -3, np.float32),
+        "v": np.ones((1, 2, 1, 1), np.float32),
+    }
+    constant = [onnx.numpy_helper.from_array(value, name) for name, value in stored.items()]
+    graph = helper.make_graph(nodes, "g", [tensor("x", 1, 1, 1, 101)], [tensor("y", 1, 1, 1, 101)], constant)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = np.linspace(-1, 1, 101, dtype=np.float32).reshape(1, 1, 1, 101)  # 3|x| + |x| comes out
+    small = to_int8(model, observe(model, {"all": [x]}, percentile=100), target="cpu")
+    # values span -1..3: a step is 4/255, and two channels are rounded twice each
+    np.testing.assert_allclose(run(small, x), 4 * np.abs(x), atol=4 * 4 / 255)
+
+
 def test_a_channel_without_weights_keeps_its_bias_in_int32(network: ModelProto) -> None:
     model = prepare(network)
     (stem, *_) = layers(model)
-    dead = constants(model)[stem.input[1]].copy()
-    dead[2] = 0
-    for held in model.graph.initializer:
-        if held.name == stem.input[1]:
-            held.CopyFrom(onnx.numpy_helper.from_array(dead, held.name))
-    found = observe(model, batches(1))
-    assert (
-        cosines(run(to_int8(model, found, target="cpu"), pictures(8, 7)), run(model, pictures(8, 7))).min()
-        > 0.98
-    )
+    known = constants(model)
+    dead, bias = known[stem.input[1]].copy(), known[stem.input[2]].copy()
+    dead[2], bias[2] = 0, 3.0
+    for name, value in ((stem.input[1], dead), (stem.input[2], bias)):
+        put(model, name, value)
+    stored = constants(to_int8(model, observe(model, batches(1)), target="cpu"))
+    found = stored["stem.bias.q"].astype(np.float64) * stored["stem.bias.scale"]
+    # half a step, which is 1/255 of the input's span of 2 times 1/127 of the greatest weight
+    np.testing.assert_allclose(found, bias, atol=0.5 * (2 / 255) * float(np.abs(dead).max()) / 127)
 
 
 def test_fp16_keeps_norms_and_what_overflows_in_fp32(network: ModelProto) -> None:

@@ -47,6 +47,11 @@ def test_the_same_seed_gives_the_same_pixels_and_digest() -> None:
     assert CalibrationSet(changed).digest != CalibrationSet(one).digest
 
 
+def test_each_face_is_degraded_in_its_own_way() -> None:
+    for name, rows in stratify([CROPS[0]] * 40, FACES).strata.items():
+        assert len({crop.tobytes() for crop in rows}) == (1 if name == "clean" else len(rows)), name
+
+
 def test_faces_that_came_turned_make_up_half_of_their_stratum_and_are_left_as_they_are() -> None:
     turned = np.zeros(40, np.bool_)
     turned[[5, 6, 7]] = True

@@ -102,7 +102,15 @@ def convert(
         level, ranges = ready_for_int8(model, card, pictures)
         made = to_int8(level, ranges, target=target, keep=keep)
     suffix = precision if precision == "fp16" else f"{precision}-{target}"
-    new = replace(card, name=f"{card.name}-{suffix}", precision=precision, calibration_digest=pictures.digest)
+    new = replace(
+        card,
+        name=f"{card.name}-{suffix}",
+        precision=precision,
+        calibration_digest=pictures.digest,
+        verdict=None,  # what was found of the original says nothing of this file
+        report_digest=None,
+        results={},
+    )
     helper.set_model_props(made, {CARD_KEY: new.to_json()})
     onnx.checker.check_model(made, full_check=True)
     return made

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from fakes import card
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 from onnx.reference import ReferenceEvaluator
@@ -18,7 +19,9 @@ from calibration.fp16 import kept_in_fp32, to_fp16
 from calibration.prepare import constants, layers, prepare, put
 from calibration.quantize import Target, kept_by_rule, to_int8
 from calibration.ranges import Histogram, Range, channel_peaks, observe
-from edge_fr.errors import InputError, ModelError
+from edge_fr.build import build
+from edge_fr.engine import CARD_KEY
+from edge_fr.errors import EngineError, InputError, ModelError
 
 Floats = NDArray[np.float32]
 RNG = np.random.default_rng(0)
@@ -387,3 +390,32 @@ def test_values_that_are_not_finite_and_empty_strata_are_named(network: ModelPro
         observe(model, {"clean": [pictures(1, 1)], "masked": []})
     with pytest.raises(InputError, match=r"percentile is 100\.1"):
         observe(model, batches(1), percentile=100.1)
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_tensorrt_parses_and_builds_what_is_written_for_it(
+    level: ModelProto,
+    ranges: dict[str, Range],
+    precision: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed")
+    monkeypatch.setenv("EDGE_FR_CACHE", str(tmp_path / "cache"))
+    model = to_int8(level, ranges, target="tensorrt") if precision == "int8" else to_fp16(level, ranges)
+    helper.set_model_props(model, {CARD_KEY: card(precision=precision, embedding_size=16).to_json()})
+    onnx.save(model, tmp_path / "small.onnx")
+    built = build(tmp_path / "small.onnx", tmp_path / "small.engine", library="tensorrt_rtx", unproven=True)
+    assert built.passport.card.precision == precision
+
+
+def test_tensorrt_refuses_what_is_written_for_the_cpu(
+    level: ModelProto, ranges: dict[str, Range], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed")
+    monkeypatch.setenv("EDGE_FR_CACHE", str(tmp_path / "cache"))
+    model = to_int8(level, ranges, target="cpu")
+    helper.set_model_props(model, {CARD_KEY: card(precision="int8", embedding_size=16).to_json()})
+    onnx.save(model, tmp_path / "small.onnx")
+    with pytest.raises(EngineError, match="does not take"):
+        build(tmp_path / "small.onnx", tmp_path / "small.engine", library="tensorrt_rtx", unproven=True)

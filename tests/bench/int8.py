@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_fr.cards import read_card
 from edge_fr.engine import Engine, open_engine
 from edge_fr.models import resolve
 
@@ -45,15 +46,15 @@ def main() -> None:
     for threads in arguments.threads:
         engines = {
             "fp32": open_engine(resolve(arguments.fp32), threads=threads),
-            "int8": open_engine(arguments.int8, threads=threads),
+            "int8": open_engine(arguments.int8, threads=threads, unproven=True),
         }
         for batch in arguments.batches:
             times = race(engines, (batch, 3, height, width), arguments.runs)
             row = {"threads": threads, "batch": batch, **{f"{n}_ms": round(t, 2) for n, t in times.items()}}
             rows.append({**row, "ratio": round(times["fp32"] / times["int8"], 2)})
     names = {
-        "fp32": open_engine(resolve(arguments.fp32)).card.name,
-        "int8": open_engine(arguments.int8).card.name,
+        "fp32": read_card(resolve(arguments.fp32)).name,
+        "int8": read_card(arguments.int8).name,
     }
     if arguments.json:
         print(json.dumps({"models": names, "runs": arguments.runs, "size": arguments.size, "rows": rows}))

@@ -17,6 +17,8 @@
     │   ├── UnknownIdentityError (KeyError)    nobody of that name is enrolled
     │   └── EnrollmentError              the picture was refused; carries the reasons
     └── EventError                       an event could not be written
+        ├── DeliveryError                a receiver did not confirm an event; it is sent again
+        └── RefusedError                 a receiver will never take an event; it is set aside
 
 A message says what was wrong, what came, what was expected, and the command to run next.
 """
@@ -93,3 +95,20 @@ class EnrollmentError(GalleryError):
 
 class EventError(EdgeFrError):
     """An event could not be written."""
+
+
+class DeliveryError(EventError):
+    """A receiver did not confirm an event; it is sent again.
+
+    `retry_after_s` is the pause that the receiver asked for. `answered` says that the receiver was
+    reached and did not want the event now.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, answered: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.answered = answered
+
+
+class RefusedError(EventError):
+    """A receiver will never take an event; the outbox counts it and sets it aside."""

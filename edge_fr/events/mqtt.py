@@ -1,0 +1,252 @@
+"""Events to an MQTT broker; the one module that imports paho."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from edge_fr.errors import DeliveryError, InputError, MissingDependencyError, RefusedError
+from edge_fr.events.delivery import Letter
+from edge_fr.events.homeassistant import camera_sensor, topic_part
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import Client
+    from paho.mqtt.reasoncodes import ReasonCode
+
+_KEEPALIVE_S = 30  # a box that lost its power is announced as offline one and a half times that later
+_RECONNECT_S = 30.0
+_GOODBYE_S = 2.0
+# MQTT 5: the topic name or the payload is not acceptable. What else goes wrong may pass or be put right.
+_REFUSED = {0x90, 0x99}
+
+
+class MqttDelivery:
+    """Publishes each event with QoS 1; it counts as delivered when the broker acknowledges it (PUBACK).
+
+    `url` is mqtt://host or mqtts://host, with a port where it is not 1883 or 8883. `topic` is this box's
+    own among all that use the broker, for example "edge-fr/gate":
+
+        <topic>/<camera>/event    the event's JSON, not retained: an old event is not news
+        <topic>/status            "online" or "offline", retained; the broker says "offline" for a lost box
+
+    Home Assistant finds each camera as a sensor under `discovery_prefix` (None: not): those in `cameras`
+    at once, others with their first event.
+
+    The connection is kept up in a thread of its own, and made again with growing pauses. MQTT 5, because
+    an older broker acknowledges an event that this user may not publish, and throws it away. TLS checks
+    the broker against the machine's authorities, or those that the environment variable SSL_CERT_FILE
+    names. A password never appears in a message.
+
+    Raises InputError, and MissingDependencyError without paho.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        topic: str,
+        *,
+        username: str | None = None,
+        password: str | None = None,
+        cameras: Sequence[str] = (),
+        discovery_prefix: str | None = "homeassistant",
+        name: str = "mqtt",
+        timeout_s: float = 10.0,
+    ) -> None:
+        host, port, secure = _address(url)
+        _require_topic("topic", topic)
+        if discovery_prefix is not None:
+            _require_topic("discovery_prefix", discovery_prefix)
+        if not 0 < timeout_s <= 300:
+            raise InputError(f"timeout_s is {timeout_s}, expected more than 0 and at most 300 seconds")
+        if password is not None and username is None:
+            raise InputError("a password for MQTT needs a username, too")
+        self.name = name
+        self._where = f"MQTT broker {host}:{port}"
+        self._topic = topic
+        self._status_topic = f"{topic}/status"
+        self._discovery_prefix = discovery_prefix
+        self._timeout_s = timeout_s
+        # Fixed, and the same for the same topic: when a box comes back before the broker has missed it,
+        # the broker ends the old session, "offline" and all, before the new one says "online".
+        self._box = f"edgefr{hashlib.sha256(topic.encode()).hexdigest()[:16]}"
+        self._cameras = dict.fromkeys(cameras)  # a set that keeps its order
+        self._retry_now: Callable[[], None] = lambda: None
+        self._change = threading.Condition()
+        self._connected = False
+        self._trouble = "no connection yet"
+        self._acknowledged: dict[int, ReasonCode] = {}
+        self._under_way: tuple[str, int] | None = None  # event id and packet id of what has no PUBACK yet
+        self._client = self._make_client(host, port, secure, username, password)
+
+    def __repr__(self) -> str:
+        return f"MqttDelivery({self.name!r}, {self._where}, topic {self._topic!r})"
+
+    def start(self, retry_now: Callable[[], None]) -> None:
+        self._retry_now = retry_now
+        self._client.loop_start()
+
+    def deliver(self, letter: Letter) -> None:
+        until_s = time.monotonic() + self._timeout_s
+        with self._change:
+            if not self._change.wait_for(lambda: self._connected, self._timeout_s):
+                raise DeliveryError(f"{self._where}: {self._trouble}")
+        # paho keeps what has no PUBACK yet and sends it again by itself in its next connection: to publish
+        # it once more here would double it there.
+        if self._under_way is None or self._under_way[0] != letter.event_id:
+            self._introduce(letter.camera)
+            self._under_way = (letter.event_id, self._publish(letter))
+        packet = self._under_way[1]
+        with self._change:
+            if not self._change.wait_for(
+                lambda: packet in self._acknowledged, max(0.0, until_s - time.monotonic())
+            ):
+                why = "connected" if self._connected else self._trouble
+                raise DeliveryError(
+                    f"{self._where} did not acknowledge an event within {self._timeout_s:g} s ({why})"
+                )
+            reason = self._acknowledged.pop(packet)
+        self._under_way = None
+        if reason.value in _REFUSED:
+            raise RefusedError(f"{self._where} answered: {reason}")
+        if reason.is_failure:
+            raise DeliveryError(f"{self._where} answered: {reason}", answered=True)
+
+    def close(self) -> None:
+        if self._connected:
+            said = self._client.publish(self._status_topic, "offline", qos=1, retain=True)
+            with self._change:
+                self._change.wait_for(lambda: said.mid in self._acknowledged, _GOODBYE_S)
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _publish(self, letter: Letter) -> int:
+        with self._change:
+            self._acknowledged.clear()
+        topic = f"{self._topic}/{topic_part(letter.camera)}/event"
+        return self._client.publish(topic, letter.body, qos=1).mid
+
+    def _introduce(self, camera: str) -> None:
+        """Tells Home Assistant of a camera that it does not know yet."""
+        with self._change:
+            if camera in self._cameras:
+                return
+            self._cameras[camera] = None
+        self._describe(camera)
+
+    def _describe(self, camera: str) -> None:
+        if self._discovery_prefix is None:
+            return
+        topic, description = camera_sensor(
+            self._discovery_prefix,
+            self._box,
+            self._topic,
+            camera,
+            state_topic=f"{self._topic}/{topic_part(camera)}/event",
+            availability_topic=self._status_topic,
+        )
+        # QoS 0 here and for "online": each connection says them anew, so nothing has to be kept for the next.
+        self._client.publish(topic, description.encode(), qos=0, retain=True)
+
+    def _make_client(
+        self, host: str, port: int, secure: bool, username: str | None, password: str | None
+    ) -> Client:
+        mqtt = load()
+        client: Client = mqtt.Client(
+            mqtt.CallbackAPIVersion.VERSION2, client_id=self._box, protocol=mqtt.MQTTv5
+        )
+        if secure:
+            client.tls_set_context(ssl.create_default_context())
+        if username is not None:
+            client.username_pw_set(username, password)
+        client.will_set(self._status_topic, "offline", qos=1, retain=True)
+        client.connect_timeout = self._timeout_s
+        # paho doubles the pause from the first; by chance, so that boxes do not come back together.
+        client.reconnect_delay_set(random.uniform(0.5, 1.5), random.uniform(0.5, 1.0) * _RECONNECT_S)
+        client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.connect_async(host, port, keepalive=_KEEPALIVE_S)
+        return client
+
+    # paho calls the rest from its own thread.
+
+    def _on_connect(
+        self, client: Any, userdata: Any, flags: Any, reason: ReasonCode, properties: Any
+    ) -> None:
+        if reason.is_failure:
+            self._note(connected=False, trouble=f"it refused the connection: {reason}")
+            return
+        client.publish(self._status_topic, "online", qos=0, retain=True)
+        with self._change:
+            cameras = list(self._cameras)
+        for camera in cameras:
+            self._describe(camera)
+        self._note(connected=True, trouble="")
+        self._retry_now()
+
+    def _on_connect_fail(self, client: Any, userdata: Any) -> None:
+        self._note(connected=False, trouble="it cannot be reached")
+
+    def _on_disconnect(
+        self, client: Any, userdata: Any, flags: Any, reason: ReasonCode, properties: Any
+    ) -> None:
+        if self._connected:
+            self._note(connected=False, trouble=f"the connection broke off: {reason}")
+
+    def _on_publish(
+        self, client: Any, userdata: Any, packet: int, reason: ReasonCode, properties: Any
+    ) -> None:
+        with self._change:
+            self._acknowledged[packet] = reason
+            self._change.notify_all()
+
+    def _note(self, *, connected: bool, trouble: str) -> None:
+        with self._change:
+            self._connected = connected
+            self._trouble = trouble
+            self._change.notify_all()
+
+
+def load() -> Any:
+    """paho's MQTT client. Raises MissingDependencyError."""
+    try:
+        import paho.mqtt.client as mqtt
+    except ImportError as error:
+        raise MissingDependencyError(f"MQTT needs paho ({error}): `pip install 'edge-fr[mqtt]'`") from error
+    return mqtt
+
+
+def _address(url: str) -> tuple[str, int, bool]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise InputError("the MQTT broker's address is no URL; expected mqtt://host:1883") from None
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise InputError(
+            f"a broker's address is mqtt://host or mqtts://host, with or without :port, and nothing more; got "
+            f"{parts.scheme or 'none'}://{parts.hostname or ''}"
+        )
+    if parts.username is not None or parts.password is not None:
+        raise InputError(
+            f"the address of the MQTT broker {parts.hostname} holds a user or a password; give them as username "
+            f"and password"
+        )
+    secure = parts.scheme == "mqtts"
+    return parts.hostname, port or (8883 if secure else 1883), secure
+
+
+def _require_topic(name: str, topic: str) -> None:
+    levels = topic.split("/")
+    if not all(levels) or any(c in topic for c in "+#\0$") or len(topic.encode("utf-8", "replace")) > 1000:
+        raise InputError(
+            f"{name} is {topic!r}, expected levels such as edge-fr/gate: none empty, without + # $, at most "
+            f"1000 bytes"
+        )

@@ -15,11 +15,24 @@ import pytest
 import edge_fr
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = {"cv2", "cuda", "gi", "onnx", "onnxruntime", "pycuda", "rich", "tensorrt", "tensorrt_rtx", "torch"}
+HEAVY = {
+    "cv2",
+    "cuda",
+    "gi",
+    "onnx",
+    "onnxruntime",
+    "paho",
+    "pycuda",
+    "rich",
+    "tensorrt",
+    "tensorrt_rtx",
+    "torch",
+}
 DISTRIBUTIONS = {
     "cv2": "opencv-python-headless",
     "cuda": "cuda-bindings",
     "gi": "pygobject",
+    "paho": "paho-mqtt",
     "skimage": "scikit-image",
     "tensorrt_rtx": "tensorrt-rtx-cu13",
     "yaml": "pyyaml",
@@ -52,7 +65,11 @@ def checkout(tmp_path: Path) -> Path:
             "import edge_fr.structures",
             "edge_fr.errors is not allowed to import edge_fr.structures",
         ),
-        ("events.py", "import edge_fr.pipeline", "edge_fr.events is not allowed to import edge_fr.pipeline"),
+        (
+            "events/event.py",
+            "import edge_fr.pipeline",
+            "edge_fr.events is not allowed to import edge_fr.pipeline",
+        ),
         ("image.py", "import torch", "edge_fr is not allowed to import torch"),
         ("image.py", "import export.networks", "edge_fr is not allowed to import export"),
         ("detect.py", "import onnxruntime", "edge_fr is not allowed to import onnxruntime"),
@@ -105,7 +122,7 @@ def requirements(*extras: str) -> set[str]:
 @pytest.mark.parametrize(
     ("package", "extras"),
     [
-        ("edge_fr", ("cpu", "gpu", "rtx", "streams")),
+        ("edge_fr", ("cpu", "gpu", "mqtt", "rtx", "streams")),
         ("export", ("export",)),
         ("calibration", ("calibration",)),
         ("samples", ("cpu", "dev")),

@@ -88,7 +88,7 @@ def connect(path: Path, synchronous: Literal["FULL", "NORMAL"]) -> sqlite3.Conne
         db.execute(f"PRAGMA synchronous = {synchronous}")
         db.execute("PRAGMA secure_delete = ON")
         db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
-        db.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+        db.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
     except BaseException:
         db.close()
         raise

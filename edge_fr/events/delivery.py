@@ -22,14 +22,14 @@ class Letter:
         """Raises ValueError when the text is not the JSON of an event."""
         values = json.loads(body)
         try:
-            names = [values[name] for name in ("event_id", "dedupe_key", "camera")]
+            event_id, dedupe_key, camera = (values[n] for n in ("event_id", "dedupe_key", "camera"))
         except (KeyError, TypeError) as error:
-            raise ValueError(f"the JSON has no {error}") from error
-        return cls(*map(str, names), body.encode())
+            raise ValueError(f"it is not the JSON of an event: {error}") from error
+        return cls(str(event_id), str(dedupe_key), str(camera), body.encode())
 
 
 class Delivery(Protocol):
-    """One receiver. The outbox calls it from one thread at a time; only `start` and `close` come from another.
+    """One receiver, used from one thread at a time.
 
     `name` is the receiver's name in the outbox and in the log: keep it, and it goes on where it stopped.
     """

@@ -20,7 +20,6 @@ from typing import NamedTuple
 from edge_fr.errors import InputError
 from edge_fr.events.database import LOG_BYTES, claimed, connect, explained, prepare, transaction
 
-
 MIN_BYTES = 8 << 20
 REMEMBERED = 10_000  # so many delivered events are known again when they are written once more
 _BATCH = 500  # rows in one transaction: the log holds all of a transaction's pages

@@ -167,7 +167,8 @@ class MqttDelivery:
         client.will_set(self._status_topic, "offline", qos=1, retain=True)
         client.connect_timeout = self._timeout_s
         # paho doubles the pause from the first; by chance, so that boxes do not come back together.
-        client.reconnect_delay_set(random.uniform(0.5, 1.5), random.uniform(0.5, 1.0) * _RECONNECT_S)
+        shortest_s, longest_s = random.uniform(0.5, 1.5), random.uniform(0.5, 1.0) * _RECONNECT_S
+        client.reconnect_delay_set(shortest_s, longest_s)  # type: ignore[arg-type]  # it takes fractions
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
@@ -231,13 +232,13 @@ def _address(url: str) -> tuple[str, int, bool]:
         raise InputError("the MQTT broker's address is no URL; expected mqtt://host:1883") from None
     if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path.strip("/") or parts.query:
         raise InputError(
-            f"a broker's address is mqtt://host or mqtts://host, with or without :port, and nothing more; got "
-            f"{parts.scheme or 'none'}://{parts.hostname or ''}"
+            f"a broker's address is mqtt://host or mqtts://host, with or without :port, and nothing more; "
+            f"got {parts.scheme or 'none'}://{parts.hostname or ''}"
         )
     if parts.username is not None or parts.password is not None:
         raise InputError(
-            f"the address of the MQTT broker {parts.hostname} holds a user or a password; give them as username "
-            f"and password"
+            f"the address of the MQTT broker {parts.hostname} holds a user or a password; give them as "
+            f"username and password"
         )
     secure = parts.scheme == "mqtts"
     return parts.hostname, port or (8883 if secure else 1883), secure

@@ -1,4 +1,4 @@
-"""The outbox: events are stored here first and sent from here, so that neither a receiver nor a power cut loses one.
+"""The outbox: events are stored here first and sent from here, so that no outage loses one.
 
 What it promises:
 
@@ -14,6 +14,8 @@ What it promises:
   still to deliver it. The counts are in the file: `status()`, or while nothing runs
   `sqlite3 events.db 'SELECT name, delivered, refused, lost FROM sinks'`.
 - What a receiver will never take is counted as refused and set aside: `refused()`.
+- A full disk is an error of `write`. What is stored is safe, and is sent when there is room to note that
+  it was.
 
 What it does not promise: that a receiver acts on an event only once. Let it compare dedupe keys.
 """
@@ -132,7 +134,7 @@ class Outbox:
         return self._ledger.refused(sink)
 
     def close(self) -> None:
-        """Delivers what waits, as far as receivers take it and `drain_s` allow; the rest waits for the next run.
+        """Goes on delivering for `drain_s`, or until a receiver fails; the rest waits for the next run.
 
         An attempt that is under way then is awaited.
         """

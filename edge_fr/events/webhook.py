@@ -65,12 +65,13 @@ class WebhookDelivery:
             )
         if parts.username is not None or parts.password is not None:
             raise InputError(
-                f"the address of the webhook at {parts.hostname} holds a user or a password; leave them out, the "
-                f"signature says who sends"
+                f"the address of the webhook at {parts.hostname} holds a user or a password; leave them out, "
+                f"the signature says who sends"
             )
         if not (url.isascii() and url.isprintable() and " " not in url):
             raise InputError(
-                f"the address of the webhook at {parts.hostname} holds a character that has to be percent-encoded"
+                f"the address of the webhook at {parts.hostname} holds a character that has to be "
+                f"percent-encoded"
             )
         if not 0 < timeout_s <= 300:
             raise InputError(f"timeout_s is {timeout_s}, expected more than 0 and at most 300 seconds")
@@ -141,7 +142,8 @@ class WebhookDelivery:
                 connection.request("POST", self._target, body, headers)
                 response = connection.getresponse()
                 text = response.read(_ANSWER_BYTES)
-            if not response.isclosed():  # more than we care to read
+            # More than we care to read, or a server that closes by itself.
+            if not response.isclosed() or connection.sock is None:
                 self.close()
         except BaseException:
             self.close()
@@ -180,12 +182,13 @@ class WebhookDelivery:
         timer.start()
         try:
             yield
-        except (OSError, http.client.HTTPException) as error:
-            if late.is_set():
-                raise TimeoutError(f"no whole answer within {self._timeout_s:g} s") from error
-            raise
+        except (OSError, http.client.HTTPException):
+            if not late.is_set():
+                raise
         finally:
             timer.cancel()
+        if late.is_set():  # what was read until then may look like an answer
+            raise TimeoutError(f"no whole answer within {self._timeout_s:g} s")
 
 
 def _key(secret: str) -> bytes:

@@ -1,4 +1,4 @@
-"""A real MQTT broker on this machine, and a listener that misses nothing, not even while the broker is away."""
+"""A real MQTT broker on this machine, and a listener that misses nothing while it is connected again."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class Broker:
         # `user`: as root it would become another, who may not write into the folder.
         self._settings.write_text(
             f"listener {self.port} 127.0.0.1\npersistence true\npersistence_location {folder}/\n"
+            "autosave_on_changes true\nautosave_interval 1\n"  # a subscription survives kill -9
             f"max_queued_messages 0\nuser root\nlog_dest none\n{settings}\n"
         )
         self._process: subprocess.Popen[bytes] | None = None
@@ -62,6 +63,10 @@ class Broker:
     def kill(self) -> None:
         """kill -9: what it had acknowledged and not passed on is gone."""
         self._end(signal.SIGKILL)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:

@@ -1,4 +1,4 @@
-"""The outbox: nothing that was stored is lost, but by count; sinks get events in order and do not wait for each other."""
+"""The outbox: what was stored is lost by count or not at all; sinks get events in order, each for itself."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from numbered_events import number_of, numbered
 
 from edge_fr.errors import DeliveryError, EventError, InputError, RefusedError
 from edge_fr.events import Letter, Outbox, RetryPolicy
 from edge_fr.events.ledger import MIN_BYTES, REMEMBERED
-from numbered_events import number_of, numbered
 
 PATIENCE_S = 60.0  # far more than anything here takes, on a machine with other work
 AT_ONCE = RetryPolicy(first_delay_s=0.001, max_delay_s=0.002)

@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from numbered_events import numbered
+from webhook_receiver import SECRET, Answer, Receiver
 
 from edge_fr.errors import DeliveryError, InputError, RefusedError
 from edge_fr.events import Letter, WebhookDelivery, to_line
 from edge_fr.events.webhook import sign
-from numbered_events import numbered
-from webhook_receiver import SECRET, Answer, Receiver
 
 LETTER = Letter.of(to_line(numbered(1)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
 import ssl
 import threading
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
     from paho.mqtt.client import Client
     from paho.mqtt.reasoncodes import ReasonCode
 
+log = logging.getLogger(__name__)
+
 _KEEPALIVE_S = 30  # a box that lost its power is announced as offline one and a half times that later
 _RECONNECT_S = 30.0
 _GOODBYE_S = 2.0
+_QUEUED = 1000  # messages that paho keeps for a broker that lets it connect and acknowledges nothing
 # MQTT 5: the topic name or the payload is not acceptable. What else goes wrong may pass or be put right.
 _REFUSED = {0x90, 0x99}
 
@@ -80,6 +84,7 @@ class MqttDelivery:
         self._change = threading.Condition()
         self._connected = False
         self._trouble = "no connection yet"
+        self._descriptions: set[int] = set()  # packet ids, until acknowledged
         self._acknowledged: dict[int, ReasonCode] = {}
         self._under_way: tuple[str, int] | None = None  # event id and packet id of what has no PUBACK yet
         self._client = self._make_client(host, port, secure, username, password)
@@ -129,7 +134,10 @@ class MqttDelivery:
         with self._change:
             self._acknowledged.clear()
         topic = f"{self._topic}/{topic_part(letter.camera)}/event"
-        return self._client.publish(topic, letter.body, qos=1).mid
+        sent = self._client.publish(topic, letter.body, qos=1)
+        if sent.rc == load().MQTT_ERR_QUEUE_SIZE:
+            raise DeliveryError(f"{self._where} has acknowledged none of the last {_QUEUED} messages")
+        return sent.mid
 
     def _introduce(self, camera: str) -> None:
         """Tells Home Assistant of a camera that it does not know yet."""
@@ -150,8 +158,9 @@ class MqttDelivery:
             state_topic=f"{self._topic}/{topic_part(camera)}/event",
             availability_topic=self._status_topic,
         )
-        # QoS 0 here and for "online": each connection says them anew, so nothing has to be kept for the next.
-        self._client.publish(topic, description.encode(), qos=0, retain=True)
+        packet = self._client.publish(topic, description.encode(), qos=1, retain=True).mid
+        with self._change:
+            self._descriptions.add(packet)
 
     def _make_client(
         self, host: str, port: int, secure: bool, username: str | None, password: str | None
@@ -165,6 +174,7 @@ class MqttDelivery:
         if username is not None:
             client.username_pw_set(username, password)
         client.will_set(self._status_topic, "offline", qos=1, retain=True)
+        client.max_queued_messages_set(_QUEUED)
         client.connect_timeout = self._timeout_s
         # paho doubles the pause from the first; by chance, so that boxes do not come back together.
         shortest_s, longest_s = random.uniform(0.5, 1.5), random.uniform(0.5, 1.0) * _RECONNECT_S
@@ -184,7 +194,7 @@ class MqttDelivery:
         if reason.is_failure:
             self._note(connected=False, trouble=f"it refused the connection: {reason}")
             return
-        client.publish(self._status_topic, "online", qos=0, retain=True)
+        client.publish(self._status_topic, "online", qos=1, retain=True)
         with self._change:
             cameras = list(self._cameras)
         for camera in cameras:
@@ -207,6 +217,19 @@ class MqttDelivery:
         with self._change:
             self._acknowledged[packet] = reason
             self._change.notify_all()
+            denied = packet in self._descriptions and reason.is_failure
+            self._descriptions.discard(packet)
+            if denied:
+                # mosquitto 2.0.11 breaks off the connection, too: described again, no event would get out.
+                prefix, self._discovery_prefix = self._discovery_prefix, None
+        if denied and prefix is not None:
+            log.warning(
+                "%s does not let this user describe cameras to Home Assistant: %s. Allow it to write %s/#, "
+                "or set discovery_prefix to None",
+                self._where,
+                reason,
+                prefix,
+            )
 
     def _note(self, *, connected: bool, trouble: str) -> None:
         with self._change:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shlex
@@ -42,6 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         video.write(photo)
     video.release()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WEBHOOK_SECRET", f"whsec_{base64.b64encode(bytes(32)).decode()}")
     return tmp_path
 
 
@@ -58,6 +60,7 @@ def test_the_python_blocks_run_one_after_the_other(folder: Path, capsys: pytest.
     assert printed.startswith("match")
     assert "known Grace Hopper" in printed
     assert "'face.identified': 1" in printed
+    assert "'webhook': SinkStatus(waiting=2, delivered=0," in printed
 
 
 def test_the_commands_run_one_after_the_other(folder: Path) -> None:

@@ -50,8 +50,9 @@ help:
 	echo "make bench VIDEO=video   timings of this machine, and against a plain OpenCV loop"
 	echo "make clean               remove results and caches (the environment is $(VENV)/)"
 
-demo: $(VENV)/.streams models
-	@$(PY) samples/demo.py $(if $(value SOURCE),'$(subst ','\'',$(value SOURCE))')
+demo: $(VENV)/.streams
+	@$(VENV)/bin/edge-fr models pull yunet
+	$(PY) samples/demo.py $(if $(value SOURCE),'$(subst ','\'',$(value SOURCE))')
 
 test: lint $(VENV)/.streams $(VENV)/.broker models
 	$(PY) -m pytest -ra

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
             "--detector", default="yunet", help="a model's name or an ONNX file (%(default)s)"
         )
         command.add_argument(
-            "--embedder", default="sface", help="a model's name or an ONNX file (%(default)s)"
+            "--embedder", default="recognizer", help="a model's name or an ONNX file (%(default)s)"
         )
         command.add_argument(
             "--gate",

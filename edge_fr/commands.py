@@ -233,7 +233,7 @@ def gallery_remove(arguments: argparse.Namespace) -> int:
 
 
 def models_pull(arguments: argparse.Namespace) -> int:
-    from edge_fr.models import pull
+    from edge_fr.fetch import pull
 
     pull(arguments.names or None, report=print)
     return 0

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from edge_fr._probes import CUDA_PROVIDER, DRIVER, GSTREAMER, ONNXRUNTIME, Run, run_command
 from edge_fr.errors import ModelError
-from edge_fr.models import list_models, verify
+from edge_fr.models import SHIPPED, list_models, verify
 from edge_fr.stream.pipelines import APT_COMMAND, DECODERS, MAY_BE_INSTALLED, choose_decoder
 
 State = Literal["ok", "missing", "broken"]
@@ -226,7 +226,7 @@ def _ffmpeg(run: Run) -> Finding:
 
 
 def _model(name: str, present: bool, path: Path) -> Finding:
-    remedy = f"edge-fr models pull {name}"
+    remedy = "install edge-fr again" if name in SHIPPED else f"edge-fr models pull {name}"
     if not present:
         return Finding(f"model {name}", "missing", f"not at {path}", remedy)
     try:

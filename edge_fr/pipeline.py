@@ -186,7 +186,7 @@ def open_pipeline(
     gallery: str | Path | Gallery | None = None,
     *,
     detector: str | Path = "yunet",
-    embedder: str | Path = "sface",
+    embedder: str | Path = "recognizer",
     gate: str | Path | None = None,
     device: Device = "cpu",
     threads: int | None = None,

@@ -105,7 +105,7 @@ class Recognizer:
         *,
         create: bool = False,
         detector: str | Path = "yunet",
-        embedder: str | Path = "sface",
+        embedder: str | Path = "recognizer",
         gate: str | Path | None = None,
         device: Device = "cpu",
         threads: int | None = None,

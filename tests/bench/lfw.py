@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--detector", default="yunet")
-    parser.add_argument("--embedder", default="sface")
+    parser.add_argument("--embedder", default="recognizer")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     pairs = first_fold(arguments.folder / "pairs.txt")

@@ -70,7 +70,7 @@ def pipeline_run(video: str) -> dict[str, Any]:
     def note(frame: Frame, step: Step) -> None:
         boxes.append(step.faces.boxes.round(1).tolist())
 
-    with open_source(video) as source, open_pipeline() as pipeline:
+    with open_source(video) as source, open_pipeline(embedder="sface") as pipeline:  # the loop's models
         summary = run(source, pipeline, on_step=note)
     engines_s = sum(row["total_s"] for name, row in summary.stages.items() if name.startswith("engine:"))
     return {

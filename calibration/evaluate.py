@@ -150,11 +150,10 @@ def _look(
             if found.ri is not None:
                 rows.scores["ri"][numbers] = found.ri
             advance(len(numbers))
-    for rows in seen[1:]:
-        assert rows is not None
-        assert seen[0] is not None
-        rows.scores["base_norm"] = seen[0].scores["embedding_norm"]
-    return [Seen(_fused(dataset.templates, rows), {**_telling(rows), **judged}) for rows in seen if rows]
+    measured = [rows for rows in seen if rows is not None]
+    for rows in measured[1:]:
+        rows.scores["base_norm"] = measured[0].scores["embedding_norm"]
+    return [Seen(_fused(dataset.templates, rows), {**_telling(rows), **judged}) for rows in measured]
 
 
 def _telling(rows: Seen) -> dict[str, Floats]:

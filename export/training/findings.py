@@ -81,8 +81,8 @@ def gate_agreement(
 
 def spearman(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
     """The correlation of the ranks of two (N,) arrays without ties."""
-    ranks = [np.argsort(np.argsort(values)) for values in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    ranks_a, ranks_b = (np.argsort(np.argsort(values)) for values in (a, b))
+    return float(np.corrcoef(ranks_a, ranks_b)[0, 1])
 
 
 def kinds(renderer: MaskRenderer) -> dict[str, Change]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from edge_fr.image import letterbox, to_bgr
 from edge_fr.structures import Faces, Frame
 
 _MULTIPLE_PX = 32  # the largest stride of every head: inputs come in whole multiples of it
+_MAX_BATCH = 8  # an input of 1080p takes 25 MB
 _TOP_K = 5000  # candidates that go into NMS, as in OpenCV: what a picture of noise costs has a bound
 
 # Detectors are trained on pictures of about 640 px. At full size YuNet places the boxes and landmarks of
@@ -64,9 +67,11 @@ class Detector:
         self._score_threshold = score_threshold
         self._nms_threshold = nms_threshold
         self._max_side_px = max_side_px
-        self._input, self._fixed_size = _input(engine.inputs, card)
+        self._input, self._fixed_size, self._max_batch = _input(engine.inputs, card)
+        if any(len(spec.shape) != 3 for spec in engine.outputs):  # rows of different pictures would mix
+            self._max_batch = 1
         self._layout = LAYOUTS[card.head]
-        self._tensors: dict[tuple[int, int], NDArray[np.float32]] = {}  # inputs to fill again, by size
+        self._tensors: dict[tuple[int, ...], NDArray[np.float32]] = {}  # inputs to fill again, by shape
         self._names = order_outputs(self._layout, engine.outputs, self._fixed_size, card)
 
     @property
@@ -84,20 +89,38 @@ class Detector:
         Boxes are not cut at the border of the picture, so that a face that is only partly in it can
         be told. EngineError when the engine's answer is not usable.
         """
-        image = to_bgr(image)
-        size = self._fixed_size or self._size_for(image)
-        if size not in self._tensors:
+        return self.detect_many([image])[0]
+
+    def detect_many(self, images: Sequence[NDArray[np.uint8]]) -> list[Faces]:
+        """The faces of each picture; those of one size go through the engine together, if it takes more
+        than one at a time."""
+        images = [to_bgr(image) for image in images]
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for number, image in enumerate(images):
+            by_size.setdefault(self._fixed_size or self._size_for(image), []).append(number)
+        found: list[Faces] = [Faces.empty()] * len(images)
+        for size, numbers in by_size.items():
+            for start in range(0, len(numbers), self._max_batch):
+                some = numbers[start : start + self._max_batch]
+                for number, faces in zip(some, self._detect([images[n] for n in some], size), strict=True):
+                    found[number] = faces
+        return found
+
+    def _detect(self, images: list[NDArray[np.uint8]], size: tuple[int, int]) -> list[Faces]:
+        """The faces of each of the pictures, which have one input size."""
+        if (len(images), *size) not in self._tensors:
             self._tensors.clear()
-        found, scale = self._look(image, size)
-        if self._fixed_size is None and max(size) > _SECOND_LOOK_FROM_PX:
-            small = (_round_up(size[0] / _SECOND_LOOK_SHRINK), _round_up(size[1] / _SECOND_LOOK_SHRINK))
-            large_faces, _ = self._look(image, small)
+        looks = self._look(images, size)
+        if self._fixed_size is not None or max(size) <= _SECOND_LOOK_FROM_PX:
+            return [self._suppress(found) for found, _ in looks]
+        small = (_round_up(size[0] / _SECOND_LOOK_SHRINK), _round_up(size[1] / _SECOND_LOOK_SHRINK))
+        results = []
+        for (found, scale), (large, _) in zip(looks, self._look(images, small), strict=True):
             large_px = _LARGE_FACE_PX / scale
             # Between half of the bound and the bound both answer, and NMS picks the better one.
-            found = concatenate(
-                [found[_sides(found) <= large_px], large_faces[_sides(large_faces) >= large_px / 2]]
-            )
-        return self._suppress(found)
+            both = concatenate([found[_sides(found) <= large_px], large[_sides(large) >= large_px / 2]])
+            results.append(self._suppress(both))
+        return results
 
     def _size_for(self, image: NDArray[np.uint8]) -> tuple[int, int]:
         height, width = image.shape[:2]
@@ -107,32 +130,44 @@ class Detector:
             height, width = round(height * shrink), round(width * shrink)
         return _round_up(height), _round_up(width)
 
-    def _look(self, image: NDArray[np.uint8], size: tuple[int, int]) -> tuple[Faces, float]:
-        """What the engine finds in the picture at that input size, in pixels of the picture."""
+    def _look(self, images: list[NDArray[np.uint8]], size: tuple[int, int]) -> list[tuple[Faces, float]]:
+        """What the engine finds in each picture at that input size, in pixels of the picture, and how
+        much the picture was scaled down."""
         card = self.card
-        tensor, scale = letterbox(
-            image, size, colour=card.colour, input_range=card.input_range, out=self._tensors.get(size)
-        )
-        self._tensors[size] = tensor
+        shape = (len(images), *size)
+        tensor = self._tensors.get(shape)
+        if tensor is None:
+            tensor = self._tensors[shape] = np.empty((len(images), 3, *size), np.float32)
+        scales = [
+            letterbox(image, size, colour=card.colour, input_range=card.input_range, out=row[None])[1]
+            for image, row in zip(images, tensor, strict=True)
+        ]
         outputs = self._engine.infer({self._input: tensor})
         arrays = []
         for name, output in zip(self._names, self._layout.outputs, strict=True):
             array = outputs[name]
             rows = self._layout.rows(output, size)
-            if array.size != rows * output.columns:
+            if array.size != len(images) * rows * output.columns:
                 raise EngineError(
-                    f"{card.name}: output {name!r} has shape {array.shape} for an input of {size[1]} x "
-                    f"{size[0]}, expected {rows} rows of {output.columns}; build the engine again"
+                    f"{card.name}: output {name!r} has shape {array.shape} for {len(images)} inputs of "
+                    f"{size[1]} x {size[0]}, expected {rows} rows of {output.columns} each; "
+                    f"build the engine again"
                 )
-            arrays.append(np.asarray(array, np.float32))
+            arrays.append(np.asarray(array, np.float32).reshape(len(images), rows, output.columns))
+        return [
+            (self._decoded([array[i] for array in arrays], size, scale), scale)
+            for i, scale in enumerate(scales)
+        ]
+
+    def _decoded(self, arrays: list[NDArray[np.float32]], size: tuple[int, int], scale: float) -> Faces:
         with np.errstate(over="ignore"):  # a box of infinite size is refused below
             found = self._layout.decode(arrays, size, self._score_threshold)
         if not (np.isfinite(found.boxes).all() and np.isfinite(found.landmarks).all()):
             raise EngineError(
-                f"{card.name} (precision {card.precision}) gave a box that is not finite; "
+                f"{self.card.name} (precision {self.card.precision}) gave a box that is not finite; "
                 f"check the model file with `edge-fr models verify`, or use the fp32 file"
             )
-        return Faces(found.boxes / scale, found.scores, found.landmarks / scale), scale
+        return Faces(found.boxes / scale, found.scores, found.landmarks / scale)
 
     def _suppress(self, found: Faces) -> Faces:
         if len(found) == 0:
@@ -148,15 +183,15 @@ class Detector:
         return found[np.asarray(kept, np.intp)]
 
 
-def _input(specs: tuple[TensorSpec, ...], card: ModelCard) -> tuple[str, tuple[int, int] | None]:
-    """The name of the input, and its (height, width) unless the engine takes any."""
+def _input(specs: tuple[TensorSpec, ...], card: ModelCard) -> tuple[str, tuple[int, int] | None, int]:
+    """The name of the input, its (height, width) unless the engine takes any, and the largest batch."""
     if len(specs) == 1 and len(specs[0].shape) == 4:
         batch, channels, height, width = specs[0].shape
         if batch in (None, 1) and channels == 3 and specs[0].dtype == np.float32:
             if height is None and width is None:
-                return specs[0].name, None
+                return specs[0].name, None, _MAX_BATCH if batch is None else 1
             if height and width and height % _MULTIPLE_PX == width % _MULTIPLE_PX == 0:
-                return specs[0].name, (height, width)
+                return specs[0].name, (height, width), _MAX_BATCH if batch is None else 1
     got = ", ".join(f"{spec.name} {spec.shape} {spec.dtype}" for spec in specs)
     raise CardError(
         f"{card.name} takes {got}, expected one float32 input of shape (1, 3, height, width), with both "

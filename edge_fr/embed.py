@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -71,16 +72,36 @@ class Embedder:
 
     def __call__(self, frame: Frame, faces: Faces) -> Faces:
         """Fills embeddings (and ri, mask_prob where the model has them) of the selected rows."""
-        rows = np.flatnonzero(faces.selected) if faces.selected is not None else np.arange(len(faces))
-        vectors = np.full((len(faces), self.card.embedding_size or 0), np.nan, np.float32)
-        if len(rows) == 0 or faces.crops is None:
-            return faces.with_(embeddings=vectors)
-        result = self.embed(faces.crops[rows])
-        vectors[rows] = result.vectors
-        filled = faces.with_(embeddings=vectors)
-        for name in self._scores:
-            values = getattr(faces, name)
-            values = np.full(len(faces), np.nan, np.float32) if values is None else values.copy()
-            values[rows] = getattr(result, name)
-            filled = filled.with_(**{name: values})
+        return self.embed_many([faces])[0]
+
+    def embed_many(self, faces_of_frames: Sequence[Faces]) -> list[Faces]:
+        """The same for the faces of several frames, whose crops go through the engine together."""
+        chosen = [_chosen(faces) for faces in faces_of_frames]
+        crops = [
+            f.crops[rows]
+            for f, rows in zip(faces_of_frames, chosen, strict=True)
+            if f.crops is not None and len(rows)
+        ]
+        result = self.embed(np.concatenate(crops)) if crops else None
+        filled, start = [], 0
+        for faces, rows in zip(faces_of_frames, chosen, strict=True):
+            vectors = np.full((len(faces), self.card.embedding_size or 0), np.nan, np.float32)
+            if result is None or faces.crops is None or len(rows) == 0:
+                filled.append(faces.with_(embeddings=vectors))
+                continue
+            end = start + len(rows)
+            vectors[rows] = result.vectors[start:end]
+            columns: dict[str, NDArray[np.float32]] = {"embeddings": vectors}
+            for name in self._scores:
+                before = getattr(faces, name)
+                values = np.full(len(faces), np.nan, np.float32) if before is None else before.copy()
+                values[rows] = getattr(result, name)[start:end]
+                columns[name] = values
+            filled.append(faces.with_(**columns))
+            start = end
         return filled
+
+
+def _chosen(faces: Faces) -> NDArray[np.intp]:
+    """The rows to embed."""
+    return np.arange(len(faces)) if faces.selected is None else np.flatnonzero(faces.selected)

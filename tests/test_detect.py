@@ -600,3 +600,56 @@ def test_a_box_of_infinite_size_is_an_engine_error() -> None:
     engine.compute = compute
     with pytest.raises(EngineError, match="gave a box that is not finite"):
         Detector(engine).detect(blank(480, 640))
+
+
+# Several pictures at once
+
+
+def test_pictures_of_several_sizes_give_together_what_each_gives_alone(yunet: Engine) -> None:
+    pictures = [
+        astronaut(),
+        hopper(),
+        blank(200, 300),
+        astronaut()[:, ::-1],
+        cv2.resize(hopper(), (512, 512)),
+    ]
+    detector = Detector(yunet)
+    for one, many in zip(pictures, detector.detect_many(pictures), strict=True):  # type: ignore[arg-type]
+        alone = detector.detect(one)  # type: ignore[arg-type]
+        # Batches of another size sum in another order, in single precision.
+        np.testing.assert_allclose(many.boxes, alone.boxes, rtol=0, atol=0.01)
+        np.testing.assert_allclose(many.landmarks, alone.landmarks, rtol=0, atol=0.01)
+        np.testing.assert_allclose(many.scores, alone.scores, rtol=0, atol=1e-4)
+    assert detector.detect_many([]) == []
+
+
+def test_pictures_of_one_size_share_a_call_up_to_eight_and_each_gets_its_own_faces() -> None:
+    def compute(feeds: Feeds) -> dict[str, Array]:
+        tensor = feeds["input"]
+        parts = []
+        for picture in tensor:  # a face whose size is the picture's grey level
+            outputs = no_faces(*tensor.shape[2:])
+            side = max(1.0, float(picture.mean()))
+            put_face(outputs, tensor.shape[3], (10, 10, 10 + side, 10 + side), 0.9)
+            parts.append(outputs)
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    engine = FakeEngine(
+        compute, detector_card(), (spec("input", None, 3, None, None),), outputs=yunet_specs()
+    )
+    greys = list(range(20, 110, 10))
+    pictures = [np.full((96, 128, 3), grey, np.uint8) for grey in greys]
+    found = Detector(engine).detect_many([*pictures, blank(64, 64)])
+    sides = [float(faces.boxes[0, 2] - faces.boxes[0, 0]) for faces in found[:-1]]
+    assert sides == pytest.approx(greys, abs=1e-3)
+    assert [feeds["input"].shape[0] for feeds in engine.calls] == [8, 1, 1]
+
+
+@pytest.mark.parametrize("batch", [1, None])
+def test_an_engine_that_takes_one_picture_or_mixes_their_rows_gets_one_at_a_time(batch: int | None) -> None:
+    outputs = yunet_specs()
+    if batch is None:  # InsightFace's files: any batch goes in, rows without a picture's number come out
+        outputs = tuple(spec(s.name, None, s.shape[2]) for s in outputs)
+    engine = fake_yunet(inputs=(spec("input", batch, 3, None, None),), outputs=outputs)
+    Detector(engine).detect_many([blank(64, 64)] * 3)
+    assert [feeds["input"].shape[0] for feeds in engine.calls] == [1, 1, 1]

@@ -107,3 +107,38 @@ def test_an_embedding_of_length_zero_is_an_error_and_no_division_by_zero() -> No
     engine = FakeEngine(lambda feeds: {"embedding": np.zeros((len(feeds["x"]), 4), np.float32)})
     with pytest.raises(EngineError, match="length zero"):
         Embedder(engine).embed(crops_of((1, 2, 3)))
+
+
+def test_faces_of_several_frames_share_one_call_and_go_back_to_their_frames() -> None:
+    def outputs(feeds: Feeds) -> dict[str, NDArray[np.float32]]:
+        return {**mean_colour(feeds), "ri": feeds["x"].mean(axis=(1, 2, 3))[:, None] / 255}
+
+    def faces(*greys: int, selected: list[bool] | None = None) -> Faces:
+        n = len(greys)
+        return Faces(
+            np.zeros((n, 4), np.float32),
+            np.ones(n, np.float32),
+            np.zeros((n, 5, 2), np.float32),
+            crops=np.stack([np.full((112, 112, 3), grey, np.uint8) for grey in greys]),
+            selected=None if selected is None else np.array(selected),
+        )
+
+    engine = FakeEngine(outputs, outputs=(spec("embedding", None, 4), spec("ri", None, 1)))
+    embedder = Embedder(engine)
+    frames = [faces(51, 102, selected=[False, True]), Faces.empty(), faces(153), faces(204, selected=[False])]
+    filled = embedder.embed_many(frames)
+    assert [len(feeds["x"]) for feeds in engine.calls] == [2]
+    assert [[face.ri for face in f] for f in filled] == [
+        [None, pytest.approx(0.4)],
+        [],
+        [pytest.approx(0.6)],
+        [None],
+    ]
+    assert [[face.embedding is not None for face in f] for f in filled] == [
+        [False, True],
+        [],
+        [True],
+        [False],
+    ]
+    embedder.embed_many([Faces.empty()])
+    assert len(engine.calls) == 1

@@ -16,18 +16,15 @@ from typing import Protocol
 import numpy as np
 
 from edge_fr.decide import Decider, DecisionPolicy
-from edge_fr.detect import Detector
-from edge_fr.embed import Embedder
-from edge_fr.engine import Device, ModelCard, open_engine
+from edge_fr.engine import Device, ModelCard
 from edge_fr.errors import InputError
 from edge_fr.events import Sighting, face_event, sighting
 from edge_fr.gallery import Gallery, score_threshold
 from edge_fr.image import align
-from edge_fr.models import resolve, resolve_gate
+from edge_fr.networks import Networks, open_networks
 from edge_fr.quality import QualityGate, QualityPolicy
-from edge_fr.recognizability import RecognizabilityNetwork
 from edge_fr.structures import Decision, Event, Faces, Frame
-from edge_fr.timing import StageTimes, TimedEngine
+from edge_fr.timing import StageTimes
 from edge_fr.track import Tracker
 
 Stage = Callable[[Frame, Faces], Faces]
@@ -109,13 +106,9 @@ class Pipeline:
         self._tracker = tracker
         self._gate = gate
         self._decider = decider
-        self._stages: list[tuple[str, Stage]] = [
-            ("align", align_stage),
-            ("gate", gate),
-            ("embed", embedder),
-            *((getattr(stage, "__name__", type(stage).__name__), stage) for stage in stages),
-        ]
         self._detector = detector
+        self._embedder = embedder
+        self._stages = [(getattr(stage, "__name__", type(stage).__name__), stage) for stage in stages]
         self._model = {"embedder": model.weights_digest, "precision": model.precision}
         self._gallery = gallery
         self._seen: dict[int, Sighting] = {}  # of live tracks
@@ -123,15 +116,31 @@ class Pipeline:
 
     def process(self, frame: Frame) -> Step:
         """Takes the next frame through all stages."""
-        found = self.times.timed("detect", self._detector, frame, Faces.empty())
-        faces = self.times.timed("track", self._tracker, frame, found)
+        found = self._timed("detect", self._detector, frame, Faces.empty())
+        looked = self.look(frame, found)
+        return self.conclude(frame, self._timed("embed", self._embedder, frame, looked))
+
+    def look(self, frame: Frame, found: Faces) -> Faces:
+        """The stages between the models: what the detector found, tracked, aligned, and judged.
+
+        With `conclude` it is `process` for those who run the detector and the embedder themselves.
+        """
+        faces = self._timed("track", self._tracker, frame, found)
         self.unfollowed += len(found) - len(faces)
+        return self._timed("gate", self._gate, frame, self._timed("align", align_stage, frame, faces))
+
+    def conclude(self, frame: Frame, faces: Faces) -> Step:
+        """The stages after the models: your own, and the decision on the embedded faces."""
         for name, stage in self._stages:
-            faces = self.times.timed(name, stage, frame, faces)
-            if not isinstance(faces, Faces):
-                raise InputError(f"stage {name} returned {type(faces).__name__}, expected Faces")
+            faces = self._timed(name, stage, frame, faces)
         events, decisions = self.times.timed("decide", self._decide, frame, faces)
         return Step(faces, events, decisions)
+
+    def _timed(self, name: str, stage: Stage, frame: Frame, faces: Faces) -> Faces:
+        result = self.times.timed(name, stage, frame, faces)
+        if not isinstance(result, Faces):
+            raise InputError(f"stage {name} returned {type(result).__name__}, expected Faces")
+        return result
 
     def finish(self) -> tuple[Event, ...]:
         """Ends all tracks and gives the events that were still owed."""
@@ -198,53 +207,69 @@ def open_pipeline(
 ) -> Pipeline:
     """Builds a pipeline from model names or files, and a gallery or its path (None: nobody is enrolled).
 
-    `gate` is the network that keeps faces from the embedder which it would make nothing of (None: the
-    embedder's own, if it is the shipped recognizer; another embedder does without).
-
-    `unproven` takes INT8 models whose card has no passing verdict.
-
-    A gallery given by its path is opened for reading only, sees later enrolments, and is closed with the
-    pipeline; an open one stays yours. `stills` is for unrelated pictures: each face of each picture gets
-    an answer of its own.
+    Models are opened as `open_networks` does it. A gallery given by its path is opened for reading only,
+    sees later enrolments, and is closed with the pipeline; an open one stays yours. `stills` is for
+    unrelated pictures: each face of each picture gets an answer of its own.
     """
-    times = StageTimes()
-    decision = decision or DecisionPolicy()
+    networks = open_networks(
+        detector=detector, embedder=embedder, gate=gate, device=device, threads=threads, unproven=unproven
+    )
+    people = open_people(gallery, networks.embedder.card)
+    return assemble(
+        networks,
+        people,
+        quality=quality,
+        decision=decision,
+        stages=stages,
+        tracker=StillTracks() if stills else Tracker(),
+        keeps_gallery=people is not gallery,
+    )
 
-    def open_model(model: str | Path) -> TimedEngine:
-        engine = open_engine(resolve(model), device=device, threads=threads, unproven=unproven)
-        return TimedEngine(engine, times)
 
-    embed = Embedder(open_model(embedder))
-    finder = open_model(detector)
-    # Faces too weak to begin a track still continue one; the gate refuses them all the same.
-    detect = Detector(finder, score_threshold=0.4)
-    recognizability = None
-    if (watch := resolve_gate(gate, embedder)) is not None:
-        recognizability = RecognizabilityNetwork(open_model(watch), embed.card)
+def open_people(gallery: str | Path | Gallery | None, model: ModelCard) -> Gallery:
+    """An open gallery as it is, one at a path for reading, or an empty one; GalleryModelError if it was
+    enrolled with another model."""
     if gallery is None:
-        people = Gallery.open(":memory:", embed.card, create=True)
-    elif isinstance(gallery, Gallery):
-        people = gallery
-        people.require_model(embed.card)
-    else:
-        people = Gallery.open(gallery, embed.card, read_only=True)
+        return Gallery.open(":memory:", model, create=True)
+    if isinstance(gallery, Gallery):
+        gallery.require_model(model)
+        return gallery
+    return Gallery.open(gallery, model, read_only=True)
+
+
+def assemble(
+    networks: Networks,
+    people: Gallery,
+    *,
+    quality: QualityPolicy | None = None,
+    decision: DecisionPolicy | None = None,
+    stages: Sequence[Stage] = (),
+    tracker: TrackStage | None = None,
+    keeps_gallery: bool = False,
+) -> Pipeline:
+    """One camera's pipeline on models and people that others may share.
+
+    `keeps_gallery` closes the gallery with the pipeline.
+    """
+    decision = decision or DecisionPolicy()
+    card = networks.embedder.card
 
     @lru_cache(maxsize=1)  # asked for at every frame, and only an enrolment changes it
     def threshold_for(templates: int) -> float:
-        return score_threshold(embed.card, decision.target_fpir, templates).score
+        return score_threshold(card, decision.target_fpir, templates).score
 
     def threshold() -> float:
         return threshold_for(people.template_count)
 
     threshold()  # a card that promises none is refused here, not at the first face
     return Pipeline(
-        detector=detect,
-        tracker=StillTracks() if stills else Tracker(),
-        gate=QualityGate(quality or QualityPolicy(), recognizability=recognizability),
-        embedder=embed,
+        detector=networks.detector,
+        tracker=tracker or Tracker(),
+        gate=QualityGate(quality or QualityPolicy(), recognizability=networks.recognizability),
+        embedder=networks.embedder,
         decider=Decider(people.search, threshold, decision),
-        model=embed.card,
+        model=card,
         stages=stages,
-        times=times,
-        gallery=None if people is gallery else people,
+        times=networks.times,
+        gallery=people if keeps_gallery else None,
     )

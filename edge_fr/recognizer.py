@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from edge_fr.decide import named
 from edge_fr.detect import Detector
 from edge_fr.embed import Embedder
-from edge_fr.engine import Device, Engine, open_engine
+from edge_fr.engine import Device
 from edge_fr.errors import EnrollmentError, ImageError, UnknownIdentityError
 from edge_fr.gallery import Gallery, normalized_identity, score_threshold
 from edge_fr.image import align, read_image, to_bgr
-from edge_fr.models import resolve, resolve_gate
+from edge_fr.networks import open_networks
 from edge_fr.quality import QualityGate, QualityPolicy, Recognizability
-from edge_fr.recognizability import RecognizabilityNetwork
-from edge_fr.structures import CROP_SIDE_PX, Decision, Face, Faces, Frame, Status
+from edge_fr.structures import Decision, Face, Faces, Frame, Status
 
 Picture = str | Path | NDArray[np.generic]
 _OWN_FMR = 0.01  # a picture that one stranger in 100 would match is not taken for another of the same person
@@ -113,33 +112,28 @@ class Recognizer:
         target_fpir: float = 0.01,
         target_fmr: float = 1e-4,
     ) -> Recognizer:
-        """Opens the models (names or files) and the gallery; `create` makes one where there is none.
+        """Opens the models as `open_networks` does, and the gallery; `create` makes one where there is none.
 
-        `gate` is the network that judges whether the embedder will make anything of a face (None: the
-        embedder's own, if it is the shipped recognizer; another embedder does without).
-        `unproven` takes INT8 models whose card has no passing verdict.
         `target_fpir`: the share of strangers that `identify` may give a name. `target_fmr`: the share
         of impostors that `verify` may accept.
         """
 
-        def open_model(model: str | Path) -> Engine:
-            return open_engine(resolve(model), device=device, threads=threads, unproven=unproven)
-
-        detect = Detector(open_model(detector), score_threshold=0.6)  # no track for a weak face to continue
-        embed = Embedder(open_model(embedder))
-        recognizability = None
-        blank = np.zeros((1, CROP_SIDE_PX, CROP_SIDE_PX, 3), np.uint8)
-        detect.detect(np.zeros((480, 640, 3), np.uint8))  # the first run of a model is a slow one
-        embed.embed(blank)
-        if (watch := resolve_gate(gate, embedder)) is not None:
-            recognizability = RecognizabilityNetwork(open_model(watch), embed.card)
-            recognizability(blank)
-        people = Gallery.open(gallery, embed.card, create=create or str(gallery) == ":memory:")
+        networks = open_networks(
+            detector=detector,
+            embedder=embedder,
+            gate=gate,
+            device=device,
+            threads=threads,
+            unproven=unproven,
+            score_threshold=0.6,  # no track for a weak face to continue
+        )
+        networks.run_once()
+        card = networks.embedder.card
         return cls(
-            detect,
-            embed,
-            people,
-            recognizability=recognizability,
+            networks.detector,
+            networks.embedder,
+            Gallery.open(gallery, card, create=create or str(gallery) == ":memory:"),
+            recognizability=networks.recognizability,
             target_fpir=target_fpir,
             target_fmr=target_fmr,
         )

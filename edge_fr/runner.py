@@ -83,8 +83,8 @@ def run(
             waiting = time.perf_counter_ns()
             for frame in frames:
                 turns = _turns(source, pipeline) if isinstance(source, Camera) else []
-                if failures := _tell(turns, sinks, summary):
-                    raise _joined(failures)
+                if failures := deliver(turns, sinks, summary):
+                    raise joined(failures)
                 if frame is None:
                     continue
                 if source.live and not is_current(frame.captured_at, datetime.now(timezone.utc), max_age_s):
@@ -94,20 +94,20 @@ def run(
                 step = pipeline.process(frame)
                 summary.frames += 1
                 summary.faces += len(step.faces)
-                if failures := _tell(step.events, sinks, summary):
-                    raise _joined(failures)
+                if failures := deliver(step.events, sinks, summary):
+                    raise joined(failures)
                 if on_step is not None:
                     on_step(frame, step)
                 waiting = time.perf_counter_ns()
     except BaseException as error:
-        failures = _tell(pipeline.finish(), sinks, summary)
+        failures = deliver(pipeline.finish(), sinks, summary)
         if failures:
             first = [error] if isinstance(error, EdgeFrError) else []
-            raise _joined([*first, *failures]) from error
+            raise joined([*first, *failures]) from error
         raise
     else:
-        if failures := _tell(pipeline.finish(), sinks, summary):
-            raise _joined(failures)
+        if failures := deliver(pipeline.finish(), sinks, summary):
+            raise joined(failures)
     finally:
         losses = source.counters if isinstance(source, Camera) else source
         summary.dropped = losses.dropped + (buffer.dropped if buffer is not None else 0)
@@ -144,7 +144,7 @@ def _turns(camera: Camera, pipeline: Pipeline) -> list[Event]:
     ]
 
 
-def _tell(events: Iterable[Event], sinks: Sequence[Sink], summary: Summary) -> list[EdgeFrError]:
+def deliver(events: Iterable[Event], sinks: Sequence[Sink], summary: Summary) -> list[EdgeFrError]:
     """Gives every event to every sink; returns what they could not take."""
     failures = []
     for event in events:
@@ -157,6 +157,6 @@ def _tell(events: Iterable[Event], sinks: Sequence[Sink], summary: Summary) -> l
     return failures
 
 
-def _joined(errors: list[EdgeFrError]) -> EdgeFrError:
+def joined(errors: list[EdgeFrError]) -> EdgeFrError:
     """One error that says all of them, of the first one's type."""
     return errors[0] if len(errors) == 1 else type(errors[0])("\n".join(map(str, errors)))

@@ -1,0 +1,311 @@
+"""Many cameras, one set of models: whose frame comes next, and what became of it.
+
+One thread takes the newest frames of the cameras that are due, detects faces in all of them together,
+embeds the faces of all of them together, and hands the events to the sinks. There is no queue between a
+camera and this thread: a frame that is not taken is replaced by the camera's next one.
+
+When the machine cannot do all that is asked, each camera gets the same share of the rate it asked for
+(one without a rate counts as 25 frames a second), and the latency stays what a round takes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import NamedTuple, Protocol
+
+from edge_fr.camera_event import camera_event
+from edge_fr.errors import EdgeFrError, InputError
+from edge_fr.networks import Networks
+from edge_fr.pipeline import Pipeline, Step
+from edge_fr.region import WHOLE, Region
+from edge_fr.runner import Sink, Summary, deliver, joined
+from edge_fr.stream.connection import CameraChange, CameraCounters
+from edge_fr.stream.freshness import MAX_AGE_S, is_current
+from edge_fr.structures import Event, Frame
+
+_IDLE_NS = 250_000_000  # how often a fleet without work looks whether it is to stop
+_NOMINAL_PERIOD_NS = 40_000_000  # of a camera without a rate: it waits as one of 25 frames a second does
+_WINDOW_NS = 10_000_000_000  # rates are counted over as long
+_KEEPS_UP = 0.9  # of the frames that came and were asked for
+
+
+class Supply(Protocol):
+    """What a fleet needs of a camera; `edge_fr.stream.Camera` is one."""
+
+    wake: threading.Event
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def live(self) -> bool: ...
+    @property
+    def over(self) -> bool: ...
+    @property
+    def counters(self) -> CameraCounters: ...
+    def start(self) -> None: ...
+    def take(self) -> Frame | None: ...
+    def take_changes(self) -> list[CameraChange]: ...
+    def close(self) -> None: ...
+
+
+@dataclass(eq=False)
+class Lane:
+    """One camera of a fleet: where its frames come from, its own stages, and how often it is looked at.
+
+    `fps` bounds the frames a second that are taken (None: all that come); `region` is the part of the
+    picture in which faces are looked for. `too_old` frames were taken from a live camera and not looked
+    at; `latency_s` is that of the last frame, from its capture to its events. `rate` and `share` are of
+    the last ten seconds: frames a second, and taken frames to those that came and were asked for.
+    """
+
+    camera: Supply
+    pipeline: Pipeline
+    fps: float | None = None
+    region: Region = WHOLE
+    taken: int = field(default=0, init=False)
+    too_old: int = field(default=0, init=False)
+    faces: int = field(default=0, init=False)
+    latency_s: float = field(default=0.0, init=False)
+    rate: float = field(default=0.0, init=False)
+    share: float = field(default=1.0, init=False)
+    due_ns: int = field(default=0, init=False)
+    virtual_ns: int = field(default=0, init=False)  # who has had less of what it asked for comes first
+    _window: tuple[int, int, int] | None = field(default=None, init=False)  # began at, came, taken by then
+
+    def __post_init__(self) -> None:
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise InputError(f"{self.camera.name}: fps is {self.fps}, expected more than 0 and up to 1000")
+
+    @property
+    def period_ns(self) -> int:
+        return 0 if self.fps is None else round(1e9 / self.fps)
+
+    def served(self, now_ns: int, virtual_ns: int) -> None:
+        """A frame was taken: the next one is due a period later, and not sooner than now, so that what
+        was missed is not made up for. `virtual_ns` is where the last one to be served stood."""
+        self.taken += 1
+        self.due_ns = max(self.due_ns + self.period_ns, now_ns)
+        self.virtual_ns = max(self.virtual_ns, virtual_ns) + (self.period_ns or _NOMINAL_PERIOD_NS)
+
+    def count(self, now_ns: int) -> bool:
+        """Works out `rate` and `share` when ten seconds have passed; says whether it did."""
+        came = self.camera.counters.frames
+        if self._window is None:
+            self._window = now_ns, came, self.taken
+        began_ns, came_before, taken_before = self._window
+        if now_ns - began_ns < _WINDOW_NS:
+            return False
+        seconds, offered, taken = (now_ns - began_ns) / 1e9, came - came_before, self.taken - taken_before
+        asked = offered if self.fps is None else min(offered, self.fps * seconds)
+        self.rate = taken / seconds
+        self.share = min(1.0, taken / asked) if asked >= 1 else 1.0
+        self._window = now_ns, came, self.taken
+        return True
+
+
+class Load(NamedTuple):
+    """Whether the machine keeps up, and the share of the asked rate that the worst camera gets."""
+
+    keeps_up: bool
+    share: float
+
+
+class Fleet:
+    """Runs the lanes of many cameras in one thread, the caller's.
+
+    `networks` are the models that all lanes' pipelines were made with. `on_step` sees every frame with
+    what it gave, `on_load` is told when the machine stops keeping up and when it does again. A frame of
+    a live camera that is older than `max_age_s` is not looked at: whoever it shows may be gone. Cameras
+    may be added and removed from any thread while it runs.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        *,
+        sinks: Sequence[Sink] = (),
+        max_batch: int = 8,
+        max_age_s: float = MAX_AGE_S,
+        on_step: Callable[[Lane, Frame, Step], None] | None = None,
+        on_load: Callable[[Load], None] | None = None,
+        now_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        if max_batch < 1:
+            raise InputError(f"max_batch is {max_batch}, expected at least 1")
+        self.summary = Summary()
+        self.wake = threading.Event()
+        self._networks = networks
+        self._sinks = sinks
+        self._max_batch = max_batch
+        self._max_age_s = max_age_s
+        self._on_step = on_step
+        self._on_load = on_load
+        self._now_ns = now_ns
+        self._lanes: dict[str, Lane] = {}
+        self._asked: deque[Lane | str] = deque()  # lanes to add, names to remove
+        self._keeps_up = True
+        self._virtual_ns = 0
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """The lanes under way."""
+        return tuple(self._lanes.values())
+
+    def add(self, lane: Lane) -> None:
+        """Takes a lane in; its camera is started by the fleet and closed by it."""
+        self._asked.append(lane)
+        self.wake.set()
+
+    def remove(self, name: str) -> None:
+        """Ends the camera of that name and its tracks; one that is not there is no error."""
+        self._asked.append(name)
+        self.wake.set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set or all cameras are over; then all tracks are ended and cameras closed.
+
+        Raises what a stage or a sink raised, after the events of the tracks under way were written.
+        """
+        started = time.perf_counter()
+        try:
+            self._loop(stop)
+        except BaseException as error:
+            if failures := self._end_all():
+                first = [error] if isinstance(error, EdgeFrError) else []
+                raise joined([*first, *failures]) from error
+            raise
+        else:
+            if failures := self._end_all():
+                raise joined(failures)
+        finally:
+            self.summary.wall_s += time.perf_counter() - started
+            self.summary.stages = self._networks.times.summary()
+
+    def _loop(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            self.wake.clear()  # before looking: what comes from here on wakes it again
+            self._obey()
+            self._hear()
+            now_ns = self._now_ns()
+            chosen = self._choose(now_ns)
+            if chosen:
+                self._process(chosen)
+            elif self._lanes or self._asked:
+                self.wake.wait(self._pause_s(now_ns))
+            else:
+                return
+            self._watch_load(self._now_ns())
+
+    def _obey(self) -> None:
+        while self._asked:
+            asked = self._asked.popleft()
+            if isinstance(asked, str):
+                self._raise(self._end(asked))
+                continue
+            if asked.camera.name in self._lanes:
+                raise InputError(f"two cameras are called {asked.camera.name!r}; give each a name of its own")
+            asked.camera.wake = self.wake
+            asked.due_ns = self._now_ns()
+            self._lanes[asked.camera.name] = asked
+            asked.camera.start()
+
+    def _hear(self) -> None:
+        """What cameras came and went; tracks do not outlive their connection."""
+        for lane in self.lanes:
+            for change in lane.camera.take_changes():
+                told = camera_event(
+                    change.camera,
+                    online=change.online,
+                    at=change.at,
+                    pts_ns=change.pts_ns,
+                    reason=change.reason,
+                )
+                last = () if change.online else lane.pipeline.finish()
+                self._tell([*last, told])
+            if lane.camera.over:
+                self._raise(self._end(lane.camera.name))
+
+    def _choose(self, now_ns: int) -> list[tuple[Lane, Frame]]:
+        """The next round: at most one frame of each camera that is due.
+
+        First those that had the smallest share of their rates (start-time fair queueing, Goyal, Vin and
+        Cheng 1996): each frame moves a camera's virtual time on by its period, and the earliest is next.
+        """
+        due = [lane for lane in self.lanes if lane.due_ns <= now_ns]
+        chosen: list[tuple[Lane, Frame]] = []
+        for lane in sorted(due, key=lambda lane: lane.virtual_ns):
+            if len(chosen) == self._max_batch:
+                break
+            frame = lane.camera.take()
+            if frame is None:
+                continue
+            virtual_ns = max(self._virtual_ns, lane.virtual_ns)
+            lane.served(now_ns, self._virtual_ns)
+            self._virtual_ns = virtual_ns
+            if lane.camera.live and not is_current(frame.captured_at, _now(), self._max_age_s):
+                lane.too_old += 1
+                continue
+            chosen.append((lane, frame))
+        return chosen
+
+    def _process(self, chosen: list[tuple[Lane, Frame]]) -> None:
+        networks, times = self._networks, self._networks.times
+        pictures = [lane.region.cut(frame.image) for lane, frame in chosen]
+        found = times.timed("detect", networks.detector.detect_many, pictures)
+        looked = []
+        for (lane, frame), faces in zip(chosen, found, strict=True):
+            looked.append(lane.pipeline.look(frame, lane.region.place(faces, frame.image)))
+        embedded = times.timed("embed", networks.embedder.embed_many, looked)
+        for (lane, frame), faces in zip(chosen, embedded, strict=True):
+            step = lane.pipeline.conclude(frame, faces)
+            self.summary.frames += 1
+            self.summary.faces += len(step.faces)
+            lane.faces += len(step.faces)
+            self._tell(step.events)
+            lane.latency_s = (_now() - frame.captured_at).total_seconds()
+            if self._on_step is not None:
+                self._on_step(lane, frame, step)
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        self._raise(deliver(events, self._sinks, self.summary))
+
+    def _raise(self, failures: list[EdgeFrError]) -> None:
+        if failures:
+            raise joined(failures)
+
+    def _end_all(self) -> list[EdgeFrError]:
+        return [error for name in list(self._lanes) for error in self._end(name)]
+
+    def _end(self, name: str) -> list[EdgeFrError]:
+        """Closes a camera and ends its tracks; returns what the sinks could not take."""
+        lane = self._lanes.pop(name, None)
+        if lane is None:
+            return []
+        lane.camera.close()
+        self.summary.dropped += lane.camera.counters.dropped + lane.too_old
+        self.summary.damaged += lane.camera.counters.damaged
+        self.summary.unfollowed += lane.pipeline.unfollowed
+        return deliver(lane.pipeline.finish(), self._sinks, self.summary)
+
+    def _pause_s(self, now_ns: int) -> float:
+        waits = [lane.due_ns - now_ns for lane in self.lanes if lane.due_ns > now_ns]
+        return min([_IDLE_NS, *waits]) / 1e9
+
+    def _watch_load(self, now_ns: int) -> None:
+        counted = [lane.count(now_ns) for lane in self.lanes]
+        if not any(counted):
+            return
+        share = min(lane.share for lane in self.lanes)
+        if (share >= _KEEPS_UP) != self._keeps_up:
+            self._keeps_up = share >= _KEEPS_UP
+            if self._on_load is not None:
+                self._on_load(Load(self._keeps_up, share))
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)

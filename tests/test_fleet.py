@@ -1,0 +1,372 @@
+"""Many cameras, one set of models: whose frame comes next, and that one camera never harms another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import card
+from numpy.typing import NDArray
+
+from edge_fr.decide import Decider
+from edge_fr.errors import EventError, InputError
+from edge_fr.fleet import Fleet, Lane, Load
+from edge_fr.image import TEMPLATE
+from edge_fr.pipeline import Pipeline
+from edge_fr.quality import QualityGate, QualityPolicy
+from edge_fr.region import Region
+from edge_fr.stream.connection import CameraChange, CameraCounters
+from edge_fr.structures import Event, Faces, Frame, Matches
+from edge_fr.timing import StageTimes
+from edge_fr.track import Tracker
+
+SECOND = 1_000_000_000
+
+
+@dataclass
+class Clock:
+    """Time that passes only when something says how long it took."""
+
+    ns: int = 0
+
+    def __call__(self) -> int:
+        return self.ns
+
+
+@dataclass
+class DrawnCamera:
+    """Gives a frame every `period_ns` of the clock, the newest when asked; ends after `count` of them."""
+
+    name: str
+    clock: Clock
+    period_ns: int = SECOND // 10
+    count: int | None = None
+    live: bool = True
+    age_s: float = 0.0
+    wake: threading.Event = field(default_factory=threading.Event)
+    changes: list[CameraChange] = field(default_factory=list)
+    started: int = 0
+    closed: int = 0
+    taken: list[int] = field(default_factory=list)
+
+    @property
+    def came(self) -> int:
+        number = self.clock.ns // self.period_ns + 1
+        return number if self.count is None else min(number, self.count)
+
+    @property
+    def over(self) -> bool:
+        return self.count is not None and self.came == self.count and self._newest() is None
+
+    @property
+    def counters(self) -> CameraCounters:
+        return CameraCounters(connects=1, frames=self.came)
+
+    def start(self) -> None:
+        self.started += 1
+
+    def take(self) -> Frame | None:
+        index = self._newest()
+        if index is None:
+            return None
+        self.taken.append(index)
+        then = datetime.now(timezone.utc) - timedelta(seconds=self.age_s)
+        return Frame(np.zeros((90, 160, 3), np.uint8), index * self.period_ns, then, self.name, index)
+
+    def take_changes(self) -> list[CameraChange]:
+        changes, self.changes = self.changes, []
+        return changes
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def _newest(self) -> int | None:
+        last = self.taken[-1] if self.taken else -1
+        newest = self.came - 1 if self.live else last + 1
+        return newest if last < newest < self.came else None
+
+
+class DrawnNetworks:
+    """One face in the middle of every picture, seen by models that take `cost_ns` a round."""
+
+    def __init__(self, clock: Clock, cost_ns: int = 0) -> None:
+        self.times = StageTimes()
+        self.rounds: list[int] = []
+        self.embedded: list[int] = []
+        self.shapes: list[tuple[int, ...]] = []
+        self.detector = SimpleNamespace(detect_many=self._detect)
+        self.embedder = SimpleNamespace(embed_many=self._embed)
+        self._clock, self._cost_ns = clock, cost_ns
+
+    def _detect(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Faces]:
+        self.rounds.append(len(pictures))
+        self.shapes += [picture.shape for picture in pictures]
+        self._clock.ns += self._cost_ns
+        points = TEMPLATE[None] * 0.5 + np.float32(10)
+        box = np.array([[10, 10, 66, 66]], np.float32)
+        return [Faces(box, np.ones(1, np.float32), points) for _ in pictures]
+
+    def _embed(self, faces_of_frames: Sequence[Faces]) -> list[Faces]:
+        self.embedded.append(sum(map(len, faces_of_frames)))
+        return [
+            f.with_(embeddings=np.tile(np.eye(1, 4, dtype=np.float32), (len(f), 1))) for f in faces_of_frames
+        ]
+
+
+class Keep:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def write(self, event: Event) -> None:
+        self.events.append(event)
+
+    def kinds(self, camera: str) -> list[str]:
+        return [event.type for event in self.events if event.camera == camera]
+
+
+def nobody(probes: NDArray[np.float32]) -> Matches:
+    return Matches(((),) * len(probes))
+
+
+def pipeline(networks: DrawnNetworks, stage: Any = None) -> Pipeline:
+    def never(frame: Frame, faces: Faces) -> Faces:
+        raise AssertionError("the fleet runs the models itself")
+
+    return Pipeline(
+        detector=never,
+        tracker=Tracker(),
+        gate=QualityGate(QualityPolicy(min_score=0, min_sharpness=0, max_dark_share=1, min_dynamic_range=0)),
+        embedder=never,
+        decider=Decider(nobody, lambda: 0.5),
+        model=card(),
+        stages=() if stage is None else (stage,),
+        times=networks.times,
+    )
+
+
+def drive(fleet: Fleet, clock: Clock, until_ns: int, idle_ns: int = SECOND // 100) -> None:
+    """Runs the fleet until then; waiting takes `idle_ns` on the clock."""
+    stop = threading.Event()
+
+    class Wake(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            clock.ns += idle_ns
+            if clock.ns >= until_ns:
+                stop.set()
+            return True
+
+    fleet.wake = Wake()
+    original = fleet._watch_load  # the clock also passes in busy rounds
+
+    def watch(now_ns: int) -> None:
+        original(now_ns)
+        if clock.ns >= until_ns:
+            stop.set()
+
+    fleet._watch_load = watch  # type: ignore[method-assign]
+    fleet.run(stop)
+
+
+def fleet_of(
+    cameras: Sequence[DrawnCamera],
+    networks: DrawnNetworks,
+    clock: Clock,
+    *,
+    fps: Sequence[float | None] = (),
+    **more: Any,
+) -> tuple[Fleet, list[Lane]]:
+    fleet = Fleet(networks, now_ns=clock, **more)  # type: ignore[arg-type]
+    rates = fps or [None] * len(cameras)
+    lanes = [Lane(c, pipeline(networks), fps=r) for c, r in zip(cameras, rates, strict=True)]
+    for lane in lanes:
+        fleet.add(lane)
+    return fleet, lanes
+
+
+def test_frames_of_all_cameras_go_through_the_models_together() -> None:
+    clock = Clock()
+    networks = DrawnNetworks(clock)
+    cameras = [DrawnCamera(name, clock, count=5) for name in "abc"]
+    keep = Keep()
+    fleet, _ = fleet_of(cameras, networks, clock, sinks=[keep])
+    drive(fleet, clock, 60 * SECOND)
+    assert networks.rounds == [3] * 5
+    assert max(networks.embedded) == 3
+    for camera in cameras:
+        assert camera.taken == [0, 1, 2, 3, 4]
+        assert (camera.started, camera.closed) == (1, 1)
+        assert keep.kinds(camera.name)[-1] == "face.ended"  # each camera's track is its own
+    assert fleet.summary.frames == 15
+
+
+def test_a_round_has_a_largest_size_and_those_left_over_come_first_in_the_next() -> None:
+    clock = Clock()
+    networks = DrawnNetworks(clock, cost_ns=SECOND // 20)
+    cameras = [DrawnCamera(str(i), clock, period_ns=SECOND // 100) for i in range(6)]
+    fleet, lanes = fleet_of(cameras, networks, clock, max_batch=4)
+    drive(fleet, clock, 6 * SECOND)
+    assert max(networks.rounds) == 4
+    counts = [lane.taken for lane in lanes]
+    assert max(counts) - min(counts) <= 1
+
+
+def test_a_rate_is_kept_to_and_the_newest_frame_wins() -> None:
+    clock = Clock()
+    networks = DrawnNetworks(clock)
+    camera = DrawnCamera("door", clock, period_ns=SECOND // 25)
+    fleet, (lane,) = fleet_of([camera], networks, clock, fps=[5])
+    drive(fleet, clock, 20 * SECOND)
+    assert lane.taken == pytest.approx(100, abs=2)
+    assert camera.taken == sorted(set(camera.taken))
+    assert camera.taken[-1] >= camera.came - 6  # never a queue: at most one period old
+
+
+def test_a_machine_that_cannot_keep_up_gives_each_camera_the_same_share_and_says_so() -> None:
+    clock = Clock()
+    networks = DrawnNetworks(clock, cost_ns=SECOND // 10)  # 10 rounds a second of one frame each
+    cameras = [DrawnCamera(name, clock, period_ns=SECOND // 30) for name in ("fast", "slow")]
+    told: list[Load] = []
+    fleet, (fast, slow) = fleet_of(cameras, networks, clock, fps=[15, 5], max_batch=1, on_load=told.append)
+    drive(fleet, clock, 60 * SECOND)
+    assert fast.taken + slow.taken == pytest.approx(600, abs=5)
+    assert fast.taken / slow.taken == pytest.approx(3, rel=0.02)  # 15 to 5
+    assert [load.keeps_up for load in told] == [False]
+    assert told[0].share == pytest.approx(0.5, abs=0.05)
+    assert fast.rate == pytest.approx(7.5, rel=0.1)
+    assert cameras[0].taken[-1] >= cameras[0].came - 12  # what a few rounds take, and no more
+
+
+def test_a_machine_that_keeps_up_again_says_so_too() -> None:
+    clock = Clock()
+    networks = DrawnNetworks(clock, cost_ns=SECOND // 4)
+    told: list[Load] = []
+    fleet, _ = fleet_of([DrawnCamera("a", clock)], networks, clock, on_load=told.append)
+    drive(fleet, clock, 21 * SECOND)
+    networks._cost_ns = 0
+    later = DrawnCamera("b", clock)
+    fleet.add(Lane(later, pipeline(networks)))
+    drive(fleet, clock, 60 * SECOND)
+    assert [load.keeps_up for load in told] == [False, True]
+
+
+def test_an_old_frame_of_a_live_camera_is_counted_and_not_looked_at_one_of_a_file_is() -> None:
+    clock = Clock()
+    networks = DrawnNetworks(clock)
+    cameras = [
+        DrawnCamera("live", clock, count=4, age_s=9),
+        DrawnCamera("file", clock, count=4, age_s=9, live=False),
+    ]
+    fleet, (live, file) = fleet_of(cameras, networks, clock, max_age_s=5)
+    drive(fleet, clock, 60 * SECOND)
+    assert (live.too_old, file.too_old) == (4, 0)
+    assert networks.rounds == [1, 1, 1, 1]
+    assert fleet.summary.dropped == 4
+
+
+def test_a_camera_that_goes_ends_its_tracks_and_says_so_and_no_other_is_touched() -> None:
+    clock = Clock()
+    networks = DrawnNetworks(clock)
+    here, gone = DrawnCamera("here", clock), DrawnCamera("gone", clock)
+    keep = Keep()
+    fleet, _ = fleet_of([here, gone], networks, clock, sinks=[keep])
+
+    def leave(lane: Lane, frame: Frame, step: Any) -> None:
+        if lane.camera is gone and frame.index == 10:
+            at = datetime.now(timezone.utc)
+            gone.changes = [CameraChange("gone", False, at, frame.pts_ns, "no frame within 10 s")]
+            gone.count = 11
+
+    fleet._on_step = leave
+    drive(fleet, clock, 3 * SECOND)
+    assert keep.kinds("gone")[-2:] == ["face.ended", "camera.offline"]
+    told = [event for event in keep.events if event.type == "camera.offline"]
+    assert [event.reason for event in told] == ["no frame within 10 s"]
+    assert here.taken[-1] >= 28
+    assert keep.kinds("here").count("face.ended") == 1
+
+
+def test_cameras_come_and_go_while_it_runs() -> None:
+    clock = Clock()
+    networks = DrawnNetworks(clock)
+    first, second = DrawnCamera("first", clock), DrawnCamera("second", clock)
+    fleet, _ = fleet_of([first], networks, clock)
+
+    def change(lane: Lane, frame: Frame, step: Any) -> None:
+        if lane.camera is first and frame.index == 10:
+            fleet.add(Lane(second, pipeline(networks)))
+        if lane.camera is second and frame.index == 20:
+            fleet.remove("first")
+            fleet.remove("nobody")
+
+    fleet._on_step = change
+    drive(fleet, clock, 4 * SECOND)
+    assert first.taken[-1] in (19, 20, 21)
+    assert first.closed == 1
+    assert second.taken[0] >= 10
+    assert second.taken[-1] >= 38
+
+
+def test_two_cameras_of_one_name_are_refused() -> None:
+    clock = Clock()
+    fleet, _ = fleet_of([DrawnCamera("a", clock), DrawnCamera("a", clock)], DrawnNetworks(clock), clock)
+    with pytest.raises(InputError, match="two cameras are called 'a'; give each a name of its own"):
+        fleet.run(threading.Event())
+
+
+def test_a_region_is_all_that_the_detector_sees_and_boxes_are_of_the_whole_picture() -> None:
+    clock = Clock()
+    networks = DrawnNetworks(clock)
+    seen: list[Faces] = []
+    fleet = Fleet(networks, now_ns=clock, on_step=lambda lane, frame, step: seen.append(step.faces))  # type: ignore[arg-type]
+    camera = DrawnCamera("door", clock, count=4)
+    fleet.add(Lane(camera, pipeline(networks), region=Region(0.5, 0.0, 1.0, 1.0)))
+    drive(fleet, clock, 60 * SECOND)
+    assert set(networks.shapes) == {(90, 80, 3)}
+    assert seen[-1].boxes[0].tolist() == [90, 10, 146, 66]
+
+
+def test_what_a_stage_raises_ends_the_fleet_after_the_events_of_its_tracks_were_written() -> None:
+    clock = Clock()
+    networks = DrawnNetworks(clock)
+    keep = Keep()
+
+    def fragile(frame: Frame, faces: Faces) -> Faces:
+        if frame.index == 10:
+            raise InputError("this stage is broken")
+        return faces
+
+    fleet = Fleet(networks, sinks=[keep], now_ns=clock)  # type: ignore[arg-type]
+    cameras = [DrawnCamera("a", clock), DrawnCamera("b", clock)]
+    fleet.add(Lane(cameras[0], pipeline(networks, fragile)))
+    fleet.add(Lane(cameras[1], pipeline(networks)))
+    with pytest.raises(InputError, match="this stage is broken"):
+        drive(fleet, clock, 60 * SECOND)
+    assert [camera.closed for camera in cameras] == [1, 1]
+    assert {event.camera for event in keep.events if event.type == "face.ended"} == {"a", "b"}
+
+
+def test_a_sink_that_fails_is_told_and_the_others_have_everything() -> None:
+    class Full:
+        def write(self, event: Event) -> None:
+            raise EventError("no space left")
+
+    clock = Clock()
+    networks = DrawnNetworks(clock)
+    keep = Keep()
+    fleet, _ = fleet_of([DrawnCamera("a", clock, count=9)], networks, clock, sinks=[Full(), keep])
+    with pytest.raises(EventError, match="no space left"):
+        drive(fleet, clock, 60 * SECOND)
+    assert "face.ended" in keep.kinds("a")
+
+
+@pytest.mark.parametrize("fps", [0, -1, 1001, float("nan")])
+def test_a_rate_that_means_nothing_is_refused(fps: float) -> None:
+    clock = Clock()
+    with pytest.raises(InputError, match=r"door: fps is .*, expected more than 0 and up to 1000"):
+        Lane(DrawnCamera("door", clock), pipeline(DrawnNetworks(clock)), fps=fps)

@@ -64,9 +64,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from calibration.cards import change_card, own_file
     from calibration.conditions import check
     from calibration.datasets import open_dataset
@@ -77,6 +74,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from edge_fr.embed import Embedder
     from edge_fr.engine import open_engine
     from edge_fr.models import resolve
+    from edge_fr.progress import Progress
 
     if arguments.json is not None and not arguments.json.parent.is_dir():
         raise InputError(f"--json {arguments.json}: there is no folder {arguments.json.parent}")
@@ -98,25 +96,15 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     conditions = arguments.conditions.split(",") if arguments.conditions else dataset.conditions
     for condition in conditions:
         check(condition)
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
-    with progress:
-        total = embeddings_needed(dataset, conditions) * len(embedders)
-        task = progress.add_task("embedding", total=total)
+    total = embeddings_needed(dataset, conditions) * len(embedders)
+    with Progress(total, "embedding") as progress:
         recognitions = evaluate(
             dataset,
             embedders,
             conditions,
             detector=detector,
             draws=arguments.draws,
-            advance=lambda count: progress.advance(task, count),
+            advance=progress.advance,
         )
     for line in lines(dataset, recognitions):
         print(line)

@@ -65,8 +65,11 @@ def _parser() -> argparse.ArgumentParser:
         add_unproven(command)
 
     run = add("run", commands.run, "watch a camera, video, picture or folder and report who is seen")
+    run.add_argument("--config", metavar="SITE.yaml", help="many cameras: a site's file")
     run.add_argument(
-        "source", help="0, v4l2:///dev/video0, rtsp://..., csi://0, a video, a picture, a folder/, test://"
+        "source",
+        nargs="?",
+        help="0, v4l2:///dev/video0, rtsp://..., csi://0, a video, a picture, a folder/, test://",
     )
     run.add_argument("--gallery", help="the people database (without one everybody is unknown)")
     run.add_argument("--events", metavar="OUT.jsonl", help="append the events to this file")

@@ -6,175 +6,24 @@ Modules are imported by the command that needs them, so that `edge-fr --help` ne
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edge_fr.pipeline import Step
-    from edge_fr.runner import Summary
-    from edge_fr.stream import Camera, Source
-    from edge_fr.structures import Event, Frame
+    pass
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from edge_fr.annotate import VideoAnnotator
-    from edge_fr.decide import DecisionPolicy
-    from edge_fr.events import JsonlSink
-    from edge_fr.pipeline import open_pipeline
-    from edge_fr.runner import Summary
-    from edge_fr.runner import run as drive
-    from edge_fr.stream import is_live, open_camera, open_source
+    from edge_fr.run_command import run
 
-    policy = DecisionPolicy(target_fpir=arguments.fpir, decide_within_ns=arguments.decide_within)
-    summary, stop, signals = Summary(), threading.Event(), []
-
-    def ask_to_stop(number: int, _: object) -> None:
-        signals.append(number)
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)  # asked a second time, it ends at once
-
-    with ExitStack() as stack:
-        opened: Callable[..., Source | Camera] = (
-            open_camera if is_live(arguments.source) else open_source  # a camera may go and come back
-        )
-        source = opened(arguments.source, reader=arguments.reader, camera=arguments.camera)
-        stack.enter_context(source)
-        pipeline = stack.enter_context(
-            open_pipeline(
-                arguments.gallery,
-                detector=arguments.detector,
-                embedder=arguments.embedder,
-                gate=arguments.gate,
-                device=arguments.device,
-                threads=arguments.threads,
-                unproven=arguments.unproven,
-                decision=policy,
-                stills=source.reader == "pictures",
-            )
-        )
-        files = [stack.enter_context(JsonlSink(arguments.events))] if arguments.events else []
-        video = stack.enter_context(VideoAnnotator(arguments.annotate)) if arguments.annotate else None
-        printer = _Printer(arguments.json, stop=None if files or video else stop)
-        progress = stack.enter_context(_Progress(source.frame_count, source.uri))
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, ask_to_stop)
-
-        def show(frame: Frame, step: Step) -> None:
-            if video is not None:
-                video.write(frame, step.faces, step.decisions)
-            progress.advance()
-
-        try:
-            drive(source, pipeline, sinks=[*files, printer], on_step=show, stop=stop, summary=summary)
-        finally:
-            if not arguments.json:
-                _tell(summary)
-    return 130 if signal.SIGINT in signals else 0
-
-
-class _Printer:
-    """Prints events, as JSON or to read, until the reader of our output goes away (`| head`).
-
-    `stop` is set then; None where the run has something else to write and goes on.
-    """
-
-    def __init__(self, as_json: bool, *, stop: threading.Event | None) -> None:
-        self._as_json = as_json
-        self._stop = stop
-        self._gone = False
-        if isinstance(
-            sys.stdout, io.TextIOWrapper
-        ):  # a file name that is no UTF-8 keeps its bytes as escapes
-            sys.stdout.reconfigure(errors="backslashreplace")
-
-    def write(self, event: Event) -> None:
-        from edge_fr.events import to_json, to_line
-
-        if self._gone:
-            return
-        try:
-            print(to_line(event) if self._as_json else _line(to_json(event)), flush=True)
-        except BrokenPipeError:
-            self._gone = True
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at exit
-            if self._stop is not None:
-                self._stop.set()
-
-
-def _line(event: dict[str, Any]) -> str:
-    """An event as one line to read."""
-    if event["type"].startswith("camera."):
-        return f"{event['pts_ns'] / 1e9:9.2f} s  {event['type']} {event.get('reason', '')}".rstrip()
-    who = event.get("identity") or event["decision"]["status"]
-    candidates = event.get("candidates") or []
-    score = f" score {candidates[0]['score']:.2f}" if candidates and event.get("identity") else ""
-    reasons = "; ".join(event["decision"]["reasons"])
-    detail = f" ({reasons})" if reasons and event["type"] == "face.unrecognizable" else ""
-    when = f"{event['pts_ns'] / 1e9:9.2f} s"
-    return f"{when}  track {event['track_id']:<4} {event['type']:<19} {who}{score}{detail}"
-
-
-def _tell(summary: Summary) -> None:
-    events = ", ".join(f"{count} {kind}" for kind, count in sorted(summary.events.items())) or "no events"
-    text = f"{summary.frames} frames in {summary.wall_s:.1f} s ({summary.fps:.1f} a second), {events}"
-    if summary.damaged:
-        text += f"; {summary.damaged} frames damaged"
-    if summary.unfollowed:
-        text += f"; {summary.unfollowed} faces seen too briefly to follow"
-    if summary.dropped:
-        text += f"; {summary.dropped} frames dropped to keep up"
-    if summary.late:
-        text += f"; {summary.late} frames came too late"
-    print(text, file=sys.stderr)
-    for what, reason in summary.skipped:
-        print(f"skipped {what}: {reason}", file=sys.stderr)
-
-
-class _Progress:
-    """A progress bar on stderr; nothing at all when stderr is no terminal."""
-
-    def __init__(self, total: int | None, text: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not sys.stderr.isatty(),
-        )
-        self._task = self._bar.add_task(text, total=total)
-
-    def advance(self) -> None:
-        self._bar.advance(self._task)
-
-    def follow(self, items: Iterable[str]) -> Iterator[str]:
-        """The same items, each counted when the next one is asked for."""
-        for item in items:
-            yield item
-            self.advance()
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+    return run(arguments)
 
 
 def enroll(arguments: argparse.Namespace) -> int:
+    from edge_fr.progress import Progress
     from edge_fr.recognizer import Recognizer
 
     with (
@@ -188,7 +37,7 @@ def enroll(arguments: argparse.Namespace) -> int:
             threads=arguments.threads,
             unproven=arguments.unproven,
         ) as recognizer,
-        _Progress(len(arguments.images), arguments.person) as progress,
+        Progress(len(arguments.images), arguments.person) as progress,
     ):
         images = progress.follow(arguments.images)
         result = recognizer.enroll(arguments.person, images, force=arguments.force)
@@ -327,6 +176,7 @@ def build(arguments: argparse.Namespace) -> int:
 
 def bench(arguments: argparse.Namespace) -> int:
     from edge_fr.pipeline import open_pipeline
+    from edge_fr.progress import Progress
     from edge_fr.runner import run as drive
     from edge_fr.stream import open_source
 
@@ -341,7 +191,7 @@ def bench(arguments: argparse.Namespace) -> int:
             unproven=arguments.unproven,
             stills=source.reader == "pictures",
         ) as pipeline,
-        _Progress(source.frame_count, "bench") as progress,
+        Progress(source.frame_count, "bench") as progress,
     ):
         summary = drive(source, pipeline, on_step=lambda frame, step: progress.advance())
     if arguments.json:

@@ -122,7 +122,7 @@ def requirements(*extras: str) -> set[str]:
 @pytest.mark.parametrize(
     ("package", "extras"),
     [
-        ("edge_fr", ("cpu", "gpu", "mqtt", "rtx", "streams")),
+        ("edge_fr", ("cpu", "gpu", "mqtt", "rtx", "site", "streams")),
         ("export", ("export",)),
         ("calibration", ("calibration",)),
         ("samples", ("cpu", "dev")),

@@ -1,0 +1,134 @@
+"""From a site's file to a running fleet: models opened once, a lane for each camera, sinks for its events."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from edge_fr.configuration import Events, Look, Site, secret
+from edge_fr.decide import DecisionPolicy
+from edge_fr.events import Delivery, JsonlSink, MqttDelivery, Outbox, WebhookDelivery
+from edge_fr.fleet import Fleet, Lane, Load
+from edge_fr.networks import open_networks
+from edge_fr.pipeline import Step, assemble, open_people
+from edge_fr.quality import QualityPolicy
+from edge_fr.region import WHOLE, Region
+from edge_fr.runner import Sink, Summary
+from edge_fr.stream import ReconnectPolicy, open_camera
+from edge_fr.structures import Frame
+
+
+def run_site(
+    site: Site,
+    folder: Path,
+    stop: threading.Event,
+    *,
+    sinks: tuple[Sink, ...] = (),
+    unproven: bool = False,
+    on_step: Callable[[Lane, Frame, Step], None] | None = None,
+    on_load: Callable[[Load], None] | None = None,
+) -> Summary:
+    """Runs all cameras of a site until `stop` is set, or all of them are over.
+
+    Relative paths are taken from `folder`. Events also go to `sinks`. Models, people and sinks are opened,
+    and all secrets read, before the first camera is.
+    """
+    with ExitStack() as stack:
+        models = site.models
+        networks = open_networks(
+            detector=models.detector,
+            embedder=models.embedder,
+            gate=models.gate,
+            device=models.device,
+            threads=models.threads,
+            unproven=unproven,
+        )
+        people = stack.enter_context(
+            open_people(None if site.gallery is None else folder / site.gallery, networks.embedder.card)
+        )
+        all_sinks = [*sinks, *_sinks(site.events, tuple(site.cameras), folder, stack)]
+        lanes = [
+            Lane(
+                open_camera(
+                    _source(secret(camera.source, f"cameras.{name}.source"), folder),
+                    camera=name,
+                    reader=look.reader or "auto",
+                    policy=_reconnect(look),
+                ),
+                assemble(networks, people, quality=_quality(look), decision=_decision(look)),
+                fps=look.fps,
+                region=WHOLE if look.region is None else Region(*look.region),
+            )
+            for name, camera in site.cameras.items()
+            for look in (site.look(name),)
+        ]
+        fleet = Fleet(
+            networks, sinks=all_sinks, max_age_s=site.events.max_age_s, on_step=on_step, on_load=on_load
+        )
+        for lane in lanes:
+            fleet.add(lane)
+        fleet.run(stop)
+        return fleet.summary
+
+
+def _source(address: str, folder: Path) -> str:
+    """A file's path from the folder; any other address, or a camera's number, as it is."""
+    return address if "://" in address or address.isdecimal() else str(folder / address)
+
+
+def _sinks(events: Events, cameras: tuple[str, ...], folder: Path, stack: ExitStack) -> list[Sink]:
+    sinks: list[Sink] = []
+    if events.jsonl is not None:
+        sinks.append(stack.enter_context(JsonlSink(folder / events.jsonl)))
+    deliveries: list[Delivery] = []
+    if events.webhook is not None:
+        key = secret(events.webhook.secret, "events.webhook.secret")
+        deliveries.append(WebhookDelivery(events.webhook.url, secret=key))
+    if events.mqtt is not None:
+        mqtt = events.mqtt
+        deliveries.append(
+            MqttDelivery(
+                mqtt.url,
+                mqtt.topic,
+                username=mqtt.username,
+                password=None if mqtt.password is None else secret(mqtt.password, "events.mqtt.password"),
+                cameras=cameras,
+                discovery_prefix=mqtt.discovery_prefix,
+            )
+        )
+    if events.outbox is not None:
+        outbox = Outbox(folder / events.outbox, deliveries, max_bytes=events.outbox_max_bytes)
+        sinks.append(stack.enter_context(outbox))
+    return sinks
+
+
+def _quality(look: Look) -> QualityPolicy:
+    standard = QualityPolicy()
+    return QualityPolicy(
+        min_side_px=standard.min_side_px if look.min_side_px is None else look.min_side_px,
+        min_recognizability=(
+            standard.min_recognizability if look.min_recognizability is None else look.min_recognizability
+        ),
+    )
+
+
+def _decision(look: Look) -> DecisionPolicy:
+    standard = DecisionPolicy()
+    within_s = look.decide_within_s
+    return DecisionPolicy(
+        target_fpir=look.target_fpir or standard.target_fpir,
+        decide_within_ns=standard.decide_within_ns if within_s is None else round(within_s * 1e9),
+    )
+
+
+def _reconnect(look: Look) -> ReconnectPolicy:
+    standard = ReconnectPolicy()
+    stale_s, delay_s = look.stale_after_s or standard.stale_after_s, look.max_delay_s or standard.max_delay_s
+    return ReconnectPolicy(
+        stale_after_s=stale_s,
+        read_timeout_s=max(standard.read_timeout_s, 2 * stale_s),
+        max_delay_s=delay_s,
+        first_delay_s=min(standard.first_delay_s, delay_s),
+    )

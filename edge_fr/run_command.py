@@ -1,0 +1,186 @@
+"""What `edge-fr run` does: one source, or a whole site from its file, and its events to read."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from edge_fr.annotate import VideoAnnotator
+from edge_fr.decide import DecisionPolicy
+from edge_fr.errors import InputError
+from edge_fr.events import JsonlSink, to_json, to_line
+from edge_fr.fleet import Load
+from edge_fr.pipeline import Step, open_pipeline
+from edge_fr.progress import Progress
+from edge_fr.runner import Summary
+from edge_fr.runner import run as drive
+from edge_fr.stream import Camera, Source, is_live, open_camera, open_source
+from edge_fr.structures import Event, Frame
+
+_OF_ONE_SOURCE = ("gallery", "events", "annotate", "camera")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if (arguments.source is None) == (arguments.config is None):
+        raise InputError("name a source, or a site's file with --config, and not both")
+    return _run_source(arguments) if arguments.config is None else _run_site(arguments)
+
+
+def _run_source(arguments: argparse.Namespace) -> int:
+    policy = DecisionPolicy(target_fpir=arguments.fpir, decide_within_ns=arguments.decide_within)
+    summary, stop = Summary(), threading.Event()
+    with ExitStack() as stack:
+        opened: Callable[..., Source | Camera] = (
+            open_camera if is_live(arguments.source) else open_source  # a camera may go and come back
+        )
+        source = opened(arguments.source, reader=arguments.reader, camera=arguments.camera)
+        stack.enter_context(source)
+        pipeline = stack.enter_context(
+            open_pipeline(
+                arguments.gallery,
+                detector=arguments.detector,
+                embedder=arguments.embedder,
+                gate=arguments.gate,
+                device=arguments.device,
+                threads=arguments.threads,
+                unproven=arguments.unproven,
+                decision=policy,
+                stills=source.reader == "pictures",
+            )
+        )
+        files = [stack.enter_context(JsonlSink(arguments.events))] if arguments.events else []
+        video = stack.enter_context(VideoAnnotator(arguments.annotate)) if arguments.annotate else None
+        printer = Printer(arguments.json, stop=None if files or video else stop)
+        progress = stack.enter_context(Progress(source.frame_count, source.uri))
+        signals = _stop_on_signals(stop)
+
+        def show(frame: Frame, step: Step) -> None:
+            if video is not None:
+                video.write(frame, step.faces, step.decisions)
+            progress.advance()
+
+        try:
+            drive(source, pipeline, sinks=[*files, printer], on_step=show, stop=stop, summary=summary)
+        finally:
+            if not arguments.json:
+                tell(summary)
+    return 130 if signal.SIGINT in signals else 0
+
+
+def _run_site(arguments: argparse.Namespace) -> int:
+    from edge_fr.assembly import run_site  # a site's file needs pydantic, one source does not
+    from edge_fr.configuration import read_site
+
+    for option in _OF_ONE_SOURCE:
+        if getattr(arguments, option) is not None:
+            raise InputError(f"--{option} is for one source; write it into {arguments.config}")
+    path = Path(arguments.config)
+    site = read_site(path)
+    stop = threading.Event()
+    signals = _stop_on_signals(stop)
+    printer = Printer(arguments.json, stop=None, with_camera=True)
+    with Progress(None, str(path)) as progress:
+        summary = run_site(
+            site,
+            path.parent,
+            stop,
+            sinks=(printer,),
+            unproven=arguments.unproven,
+            on_step=lambda lane, frame, step: progress.advance(),
+            on_load=_tell_load,
+        )
+    if not arguments.json:
+        tell(summary)
+    return 130 if signal.SIGINT in signals else 0
+
+
+def _stop_on_signals(stop: threading.Event) -> list[int]:
+    """SIGINT, SIGTERM or SIGHUP sets `stop`, and goes into the list; a second one ends at once."""
+    signals: list[int] = []
+
+    def ask_to_stop(number: int, _: object) -> None:
+        signals.append(number)
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, ask_to_stop)
+    return signals
+
+
+def _tell_load(load: Load) -> None:
+    text = (
+        "the machine keeps up again"
+        if load.keeps_up
+        else f"the machine cannot keep up: cameras get {load.share:.0%} of the frames asked for"
+    )
+    print(text, file=sys.stderr)
+
+
+class Printer:
+    """Prints events, as JSON or to read, until the reader of our output goes away (`| head`).
+
+    `stop` is set then; None where the run has something else to write and goes on. `with_camera` puts the
+    camera's name before each line to read.
+    """
+
+    def __init__(self, as_json: bool, *, stop: threading.Event | None, with_camera: bool = False) -> None:
+        self._as_json = as_json
+        self._with_camera = with_camera
+        self._stop = stop
+        self._gone = False
+        if isinstance(
+            sys.stdout, io.TextIOWrapper
+        ):  # a file name that is no UTF-8 keeps its bytes as escapes
+            sys.stdout.reconfigure(errors="backslashreplace")
+
+    def write(self, event: Event) -> None:
+        if self._gone:
+            return
+        try:
+            text = to_line(event) if self._as_json else line(to_json(event))
+            if self._with_camera and not self._as_json:
+                text = f"{event.camera:<12} {text}"
+            print(text, flush=True)
+        except BrokenPipeError:
+            self._gone = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at exit
+            if self._stop is not None:
+                self._stop.set()
+
+
+def line(event: dict[str, Any]) -> str:
+    """An event as one line to read."""
+    if event["type"].startswith("camera."):
+        return f"{event['pts_ns'] / 1e9:9.2f} s  {event['type']} {event.get('reason', '')}".rstrip()
+    who = event.get("identity") or event["decision"]["status"]
+    candidates = event.get("candidates") or []
+    score = f" score {candidates[0]['score']:.2f}" if candidates and event.get("identity") else ""
+    reasons = "; ".join(event["decision"]["reasons"])
+    detail = f" ({reasons})" if reasons and event["type"] == "face.unrecognizable" else ""
+    when = f"{event['pts_ns'] / 1e9:9.2f} s"
+    return f"{when}  track {event['track_id']:<4} {event['type']:<19} {who}{score}{detail}"
+
+
+def tell(summary: Summary) -> None:
+    events = ", ".join(f"{count} {kind}" for kind, count in sorted(summary.events.items())) or "no events"
+    text = f"{summary.frames} frames in {summary.wall_s:.1f} s ({summary.fps:.1f} a second), {events}"
+    if summary.damaged:
+        text += f"; {summary.damaged} frames damaged"
+    if summary.unfollowed:
+        text += f"; {summary.unfollowed} faces seen too briefly to follow"
+    if summary.dropped:
+        text += f"; {summary.dropped} frames dropped to keep up"
+    if summary.late:
+        text += f"; {summary.late} frames came too late"
+    print(text, file=sys.stderr)
+    for what, reason in summary.skipped:
+        print(f"skipped {what}: {reason}", file=sys.stderr)

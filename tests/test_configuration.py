@@ -1,0 +1,186 @@
+"""A site's file: what it takes, what it refuses, and that secrets stand elsewhere."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edge_fr.configuration import Site, read_site, schema
+from edge_fr.errors import InputError
+from edge_fr.references import expand
+
+SITE = """
+gallery: people.db
+defaults:
+  fps: 10
+  min_side_px: 20
+cameras:
+  door:
+    source: rtsp://viewer:${env:DOOR_PASSWORD}@10.0.0.5/stream
+    region: [0.0, 0.25, 1.0, 1.0]
+  yard:
+    source: test://
+    fps: 2
+events:
+  outbox: outbox.db
+  webhook: {url: https://hooks.example/faces, secret: "${file:/run/secrets/hook}"}
+  mqtt: {url: mqtts://broker, topic: edge-fr/gate, username: box, password: "${env:MQTT_PASSWORD}"}
+metrics: {port: 9464}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "site.yaml"
+    path.write_text(text)
+    return path
+
+
+def refused(folder: Path, text: str) -> str:
+    with pytest.raises(InputError) as error:
+        read_site(write(folder, text))
+    return str(error.value)
+
+
+def test_a_site_is_read_and_every_camera_has_the_defaults_it_does_not_change(tmp_path: Path) -> None:
+    site = read_site(write(tmp_path, SITE))
+    assert list(site.cameras) == ["door", "yard"]
+    assert (site.look("door").fps, site.look("yard").fps) == (10, 2)
+    assert site.look("yard").min_side_px == 20
+    assert site.look("door").region == (0.0, 0.25, 1.0, 1.0)
+    assert site.look("yard").region is None
+
+
+def test_the_sample_is_a_site() -> None:
+    site = read_site(Path(__file__).parents[1] / "samples" / "site.yaml")
+    assert site.look("yard").fps == 4
+    assert site.look("door").fps == 10
+
+
+def test_every_fault_is_told_by_its_place_in_one_go(tmp_path: Path) -> None:
+    message = refused(
+        tmp_path,
+        """
+galery: people.db
+cameras:
+  door: {source: test://, fps: 0, retion: 1}
+  "back yard": {}
+metrics: {port: 99999}
+""",
+    )
+    for line in (
+        "  galery: Extra inputs are not permitted",
+        "  cameras.door.fps: Input should be greater than 0",
+        "  cameras.door.retion: Extra inputs are not permitted",
+        "  cameras.back yard.source: Field required",
+        "  metrics.port: Input should be less than or equal to 65535",
+    ):
+        assert line in message.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ("cameras: {door: {source: 'rtsp://admin:hunter2@10.0.0.5/'}}", "cameras.door.source"),
+        (
+            "cameras: {a: {source: 'test://'}}\n"
+            "events: {outbox: o.db, webhook: {url: 'https://x', secret: hunter2}}",
+            "events.webhook.secret",
+        ),
+        (
+            "cameras: {a: {source: 'test://'}}\n"
+            "events: {outbox: o.db, mqtt: {url: 'mqtt://x', topic: t, password: hunter2}}",
+            "events.mqtt.password",
+        ),
+    ],
+)
+def test_a_secret_written_out_is_refused_and_not_repeated(tmp_path: Path, line: str, place: str) -> None:
+    message = refused(tmp_path, line)
+    assert f"  {place}: " in message
+    assert "write ${env:NAME} or ${file:/path}" in message
+    assert "hunter2" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("cameras: {a: {source: 'test://'}, a: {source: 'test://'}}", "'a' is there twice"),
+        ("cameras: {1: {source: 'test://'}}", "the key 1 is no text"),
+        ("cameras: {}", "cameras: Dictionary should have at least 1 item"),
+        ("cameras: {'a/b': {source: 'test://'}}", "camera name 'a/b' holds a space"),
+        ("cameras: {a: {source: 'test://'}}\nevents: {mqtt: {url: m, topic: t}}", "need outbox, the file"),
+        ("cameras: {a: {source: 'test://'}}\nevents: {outbox: o.db}", "would fill for nobody"),
+        ("- a\n- b", "expected keys and values, got list"),
+        ("a: [", "cannot be read as YAML"),
+        ("!!python/object/apply:os.system ['true']", "cannot be read as YAML"),
+    ],
+)
+def test_what_means_nothing_is_refused_with_the_reason(tmp_path: Path, text: str, reason: str) -> None:
+    assert reason in refused(tmp_path, text)
+
+
+def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no configuration at .*absent\.yaml"):
+        read_site(tmp_path / "absent.yaml")
+    path = tmp_path / "site.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="cannot be read as YAML"):
+        read_site(path)
+
+
+def test_references_stand_for_what_lies_there(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("pa$$ ${env:OTHER}\n")
+    text = f"rtsp://${{env:USER_NAME}}:${{file:{tmp_path}/secret}}@host/"
+    # what a reference stands for is not expanded again
+    assert expand(text, "door", {"USER_NAME": "viewer"}) == "rtsp://viewer:pa$$ ${env:OTHER}@host/"
+
+
+def test_a_reference_to_nothing_names_the_place_and_the_reference(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cameras\.door\.source: the environment variable NOPE is not set"):
+        expand("${env:NOPE}", "cameras.door.source", {})
+    with pytest.raises(InputError, match=r"hook: the file .*absent cannot be read: No such file"):
+        expand(f"${{file:{tmp_path}/absent}}", "hook")
+
+
+def test_the_schema_is_printed_and_says_what_the_file_takes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_fr.configuration"], capture_output=True, text=True, check=True
+    )
+    printed = json.loads(done.stdout)
+    assert printed == schema()
+    assert set(printed["properties"]) == set(Site.model_fields)
+    assert printed["additionalProperties"] is False
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
+KEYS = st.sampled_from(
+    [*Site.model_fields, "door", "source", "fps", "region", "webhook", "secret", "port", ""]
+)
+TREES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tree=TREES)
+def test_any_tree_is_a_site_or_refused(tmp_path: Path, tree: object) -> None:
+    with suppress(InputError):
+        assert isinstance(read_site(write(tmp_path, yaml.safe_dump(tree))), Site)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(max_size=60), cut=st.integers(0, len(SITE)))
+def test_any_text_within_a_site_is_read_or_refused(tmp_path: Path, text: str, cut: int) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(SITE[:cut] + text + SITE[cut:], encoding="utf-8", errors="surrogatepass")
+    with suppress(InputError):
+        assert isinstance(read_site(path), Site)

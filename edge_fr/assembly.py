@@ -11,13 +11,18 @@ from edge_fr.configuration import Events, Look, Site, secret
 from edge_fr.decide import DecisionPolicy
 from edge_fr.events import Delivery, JsonlSink, MqttDelivery, Outbox, WebhookDelivery
 from edge_fr.fleet import Fleet, Lane, Load
+from edge_fr.health import HealthCheck
+from edge_fr.metrics import SiteMetrics
+from edge_fr.monitor import Monitor, health_page
 from edge_fr.networks import open_networks
 from edge_fr.pipeline import Step, assemble, open_people
 from edge_fr.quality import QualityPolicy
 from edge_fr.region import WHOLE, Region
 from edge_fr.runner import Sink, Summary
+from edge_fr.sensors import open_cards, read_sensors
 from edge_fr.stream import ReconnectPolicy, open_camera
 from edge_fr.structures import Frame
+from edge_fr.systemd import Service
 
 
 def run_site(
@@ -29,11 +34,13 @@ def run_site(
     unproven: bool = False,
     on_step: Callable[[Lane, Frame, Step], None] | None = None,
     on_load: Callable[[Load], None] | None = None,
+    service: Service | None = None,
 ) -> Summary:
     """Runs all cameras of a site until `stop` is set, or all of them are over.
 
-    Relative paths are taken from `folder`. Events also go to `sinks`. Models, people and sinks are opened,
-    and all secrets read, before the first camera is.
+    Relative paths are taken from `folder`. Events also go to `sinks`. Models, people, sinks and the port
+    of the metrics are opened, and all secrets read, before the first camera is. `service` is told when
+    the first camera runs, or all were tried, and from then on that the loop turns.
     """
     with ExitStack() as stack:
         models = site.models
@@ -48,7 +55,7 @@ def run_site(
         people = stack.enter_context(
             open_people(None if site.gallery is None else folder / site.gallery, networks.embedder.card)
         )
-        all_sinks = [*sinks, *_sinks(site.events, tuple(site.cameras), folder, stack)]
+        outbox, own_sinks = _sinks(site.events, tuple(site.cameras), folder, stack)
         lanes = [
             Lane(
                 open_camera(
@@ -64,8 +71,32 @@ def run_site(
             for name, camera in site.cameras.items()
             for look in (site.look(name),)
         ]
+        health = HealthCheck(lanes, outbox)
+        watchers = [] if on_step is None else [on_step]
+        if site.metrics is not None:
+            metrics = SiteMetrics(lanes, outbox, sensors=(read_sensors, *filter(None, [open_cards()])))
+            networks.times.listener = metrics.took
+            watchers.append(metrics.saw)
+            own_sinks.append(metrics)
+            pages = {"/metrics": metrics.app, "/healthz": health_page(health.report)}
+            stack.enter_context(Monitor(site.metrics.address, site.metrics.port, pages))
+
+        def on_each_step(lane: Lane, frame: Frame, step: Step) -> None:
+            for watcher in watchers:
+                watcher(lane, frame, step)
+
+        def on_turn() -> None:
+            health.turned()
+            if service is not None and (service.is_ready or health.tried):
+                service.alive()
+
         fleet = Fleet(
-            networks, sinks=all_sinks, max_age_s=site.events.max_age_s, on_step=on_step, on_load=on_load
+            networks,
+            sinks=[*sinks, *own_sinks],
+            max_age_s=site.events.max_age_s,
+            on_step=on_each_step,
+            on_load=on_load,
+            on_turn=on_turn,
         )
         for lane in lanes:
             fleet.add(lane)
@@ -78,7 +109,10 @@ def _source(address: str, folder: Path) -> str:
     return address if "://" in address or address.isdecimal() else str(folder / address)
 
 
-def _sinks(events: Events, cameras: tuple[str, ...], folder: Path, stack: ExitStack) -> list[Sink]:
+def _sinks(
+    events: Events, cameras: tuple[str, ...], folder: Path, stack: ExitStack
+) -> tuple[Outbox | None, list[Sink]]:
+    """All that a site's events go to, and the outbox among them, if it has one."""
     sinks: list[Sink] = []
     if events.jsonl is not None:
         sinks.append(stack.enter_context(JsonlSink(folder / events.jsonl)))
@@ -98,10 +132,11 @@ def _sinks(events: Events, cameras: tuple[str, ...], folder: Path, stack: ExitSt
                 discovery_prefix=mqtt.discovery_prefix,
             )
         )
+    outbox = None
     if events.outbox is not None:
         outbox = Outbox(folder / events.outbox, deliveries, max_bytes=events.outbox_max_bytes)
         sinks.append(stack.enter_context(outbox))
-    return sinks
+    return outbox, sinks
 
 
 def _quality(look: Look) -> QualityPolicy:

@@ -26,6 +26,7 @@ from edge_fr.region import WHOLE, Region
 from edge_fr.runner import Sink, Summary, deliver, joined
 from edge_fr.stream.connection import CameraChange, CameraCounters
 from edge_fr.stream.freshness import MAX_AGE_S, is_current
+from edge_fr.stream.reconnect import State
 from edge_fr.structures import Event, Frame
 
 _IDLE_NS = 250_000_000  # how often a fleet without work looks whether it is to stop
@@ -35,7 +36,7 @@ _KEEPS_UP = 0.9  # of the frames that came and were asked for
 
 
 class Supply(Protocol):
-    """What a fleet needs of a camera; `edge_fr.stream.Camera` is one."""
+    """What a fleet, and those who watch it, need of a camera; `edge_fr.stream.Camera` is one."""
 
     wake: threading.Event
 
@@ -45,6 +46,12 @@ class Supply(Protocol):
     def live(self) -> bool: ...
     @property
     def over(self) -> bool: ...
+    @property
+    def state(self) -> State: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def hanging(self) -> int: ...
     @property
     def counters(self) -> CameraCounters: ...
     def start(self) -> None: ...
@@ -119,7 +126,8 @@ class Fleet:
     """Runs the lanes of many cameras in one thread, the caller's.
 
     `networks` are the models that all lanes' pipelines were made with. `on_step` sees every frame with
-    what it gave, `on_load` is told when the machine stops keeping up and when it does again. A frame of
+    what it gave, `on_load` is told when the machine stops keeping up and when it does again, `on_turn` is
+    called in every turn of the loop: once a round, and four times a second while it waits. A frame of
     a live camera that is older than `max_age_s` is not looked at: whoever it shows may be gone. Cameras
     may be added and removed from any thread while it runs.
     """
@@ -133,6 +141,7 @@ class Fleet:
         max_age_s: float = MAX_AGE_S,
         on_step: Callable[[Lane, Frame, Step], None] | None = None,
         on_load: Callable[[Load], None] | None = None,
+        on_turn: Callable[[], None] | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         if max_batch < 1:
@@ -145,6 +154,7 @@ class Fleet:
         self._max_age_s = max_age_s
         self._on_step = on_step
         self._on_load = on_load
+        self._on_turn = on_turn
         self._now_ns = now_ns
         self._lanes: dict[str, Lane] = {}
         self._asked: deque[Lane | str] = deque()  # lanes to add, names to remove
@@ -189,6 +199,8 @@ class Fleet:
     def _loop(self, stop: threading.Event) -> None:
         while not stop.is_set():
             self.wake.clear()  # before looking: what comes from here on wakes it again
+            if self._on_turn is not None:
+                self._on_turn()
             self._obey()
             self._hear()
             now_ns = self._now_ns()

@@ -96,6 +96,8 @@ _COMPONENTS = (
     _Component("sharpness", "min_sharpness", "at least"),
 )
 _RECOGNIZABILITY = _Component("recognizability", "min_recognizability", "at least")
+COMPONENTS = tuple(component.name for component in (*_COMPONENTS, _RECOGNIZABILITY))
+"""All that a face can be refused for, by its name in a `Refusal`."""
 
 
 class QualityGate:

@@ -78,14 +78,15 @@ def _run_source(arguments: argparse.Namespace) -> int:
 def _run_site(arguments: argparse.Namespace) -> int:
     from edge_fr.assembly import run_site  # a site's file needs pydantic, one source does not
     from edge_fr.configuration import read_site
+    from edge_fr.systemd import Service
 
     for option in _OF_ONE_SOURCE:
         if getattr(arguments, option) is not None:
             raise InputError(f"--{option} is for one source; write it into {arguments.config}")
     path = Path(arguments.config)
     site = read_site(path)
-    stop = threading.Event()
-    signals = _stop_on_signals(stop)
+    stop, service = threading.Event(), Service()
+    signals = _stop_on_signals(stop, service.stopping)
     printer = Printer(arguments.json, stop=None, with_camera=True)
     with Progress(None, str(path)) as progress:
         summary = run_site(
@@ -96,20 +97,24 @@ def _run_site(arguments: argparse.Namespace) -> int:
             unproven=arguments.unproven,
             on_step=lambda lane, frame, step: progress.advance(),
             on_load=_tell_load,
+            service=service,
         )
     if not arguments.json:
         tell(summary)
     return 130 if signal.SIGINT in signals else 0
 
 
-def _stop_on_signals(stop: threading.Event) -> list[int]:
-    """SIGINT, SIGTERM or SIGHUP sets `stop`, and goes into the list; a second one ends at once."""
+def _stop_on_signals(stop: threading.Event, tell: Callable[[], None] | None = None) -> list[int]:
+    """SIGINT, SIGTERM or SIGHUP sets `stop` and goes into the list, which is returned; a second one ends at
+    once. `tell` is called as well."""
     signals: list[int] = []
 
     def ask_to_stop(number: int, _: object) -> None:
         signals.append(number)
         stop.set()
         signal.signal(number, signal.SIG_DFL)
+        if tell is not None:
+            tell()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, ask_to_stop)

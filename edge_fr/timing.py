@@ -14,13 +14,18 @@ from edge_fr.engine import Engine, ModelCard, TensorSpec
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+ENGINE = "engine:"  # begins the names under which models are timed; their task follows
 _KEPT = 10_000  # samples a stage: enough for a p95 that means something, bounded for a run of months
 
 
 class StageTimes:
-    """Durations by stage name. The newest 10,000 of each are kept for percentiles; totals are exact."""
+    """Durations by stage name. The newest 10,000 of each are kept for percentiles; totals are exact.
+
+    `listener`, if there is one, is told each name and duration in ns as it is noted, in the same thread.
+    """
 
     def __init__(self) -> None:
+        self.listener: Callable[[str, int], None] | None = None
         self._samples: defaultdict[str, deque[int]] = defaultdict(lambda: deque(maxlen=_KEPT))
         self._totals: defaultdict[str, int] = defaultdict(int)
 
@@ -34,6 +39,8 @@ class StageTimes:
     def add(self, name: str, duration_ns: int) -> None:
         self._samples[name].append(duration_ns)
         self._totals[name] += duration_ns
+        if self.listener is not None:
+            self.listener(name, duration_ns)
 
     def total_s(self, name: str) -> float:
         """Seconds spent in a stage so far; 0 for one that never ran."""
@@ -58,7 +65,7 @@ class TimedEngine:
     def __init__(self, engine: Engine, times: StageTimes) -> None:
         self._engine = engine
         self._times = times
-        self._name = f"engine:{engine.card.task}"
+        self._name = f"{ENGINE}{engine.card.task}"
 
     @property
     def card(self) -> ModelCard:

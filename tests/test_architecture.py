@@ -33,6 +33,7 @@ DISTRIBUTIONS = {
     "cuda": "cuda-bindings",
     "gi": "pygobject",
     "paho": "paho-mqtt",
+    "pynvml": "nvidia-ml-py",
     "skimage": "scikit-image",
     "tensorrt_rtx": "tensorrt-rtx-cu13",
     "yaml": "pyyaml",

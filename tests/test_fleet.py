@@ -22,6 +22,7 @@ from edge_fr.pipeline import Pipeline
 from edge_fr.quality import QualityGate, QualityPolicy
 from edge_fr.region import Region
 from edge_fr.stream.connection import CameraChange, CameraCounters
+from edge_fr.stream.reconnect import State
 from edge_fr.structures import Event, Faces, Frame, Matches
 from edge_fr.timing import StageTimes
 from edge_fr.track import Tracker
@@ -54,6 +55,9 @@ class DrawnCamera:
     started: int = 0
     closed: int = 0
     taken: list[int] = field(default_factory=list)
+    state: State = "RUNNING"
+    reason: str = ""
+    hanging: int = 0
 
     @property
     def came(self) -> int:
@@ -310,6 +314,16 @@ def test_cameras_come_and_go_while_it_runs() -> None:
     assert first.closed == 1
     assert second.taken[0] >= 10
     assert second.taken[-1] >= 38
+
+
+def test_every_turn_of_the_loop_is_told_whether_or_not_there_is_a_frame() -> None:
+    clock = Clock()
+    networks = DrawnNetworks(clock)
+    turns: list[int] = []
+    camera = DrawnCamera("a", clock, period_ns=SECOND)
+    fleet, _ = fleet_of([camera], networks, clock, on_turn=lambda: turns.append(clock.ns))
+    drive(fleet, clock, 3 * SECOND, idle_ns=SECOND // 4)
+    assert set(turns) == set(range(0, 3 * SECOND, SECOND // 4))
 
 
 def test_two_cameras_of_one_name_are_refused() -> None:

@@ -1,0 +1,187 @@
+"""`edge-fr run --config` as a service: its pages, what systemd hears of it, and its end by SIGTERM."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+
+import cv2
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from service_manager import ServiceManager
+from webhook_receiver import SECRET, Receiver
+
+from samples.standoff_people import HOPPER, portrait
+
+LIMIT_S = 120.0  # for what takes a second or two on a machine that does nothing else
+SITE = """
+models: {threads: 1}
+defaults: {decide_within_s: 1}
+cameras:
+  door: {source: VIDEO, fps: 5}
+events:
+  jsonl: events.jsonl
+  outbox: outbox.db
+  webhook: {url: "WHERE", secret: "${env:HOOK_SECRET}"}
+metrics: {port: PORT}
+"""
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A face that stays for 2000 frames: more than six minutes at the rate that is asked for."""
+    path = tmp_path_factory.mktemp("video") / "long.avi"
+    photo = cv2.resize(portrait(HOPPER), (240, 240), interpolation=cv2.INTER_AREA)
+    frame = np.full((260, 320, 3), 100, np.uint8)
+    frame[10:250, 40:280] = photo
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (320, 260))
+    for _ in range(2000):
+        video.write(frame)
+    video.release()
+    return path
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as it:
+        yield it
+
+
+def free_port() -> int:
+    with socket.socket() as it:
+        it.bind(("127.0.0.1", 0))
+        return int(it.getsockname()[1])
+
+
+def get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except URLError:  # not there yet
+        return 0, ""
+
+
+def until(come_true: Callable[[], bool], service: subprocess.Popen[str]) -> None:
+    give_up = time.monotonic() + LIMIT_S
+    while not come_true():
+        assert service.poll() is None, "it ended by itself"
+        assert time.monotonic() < give_up, "it took too long"
+        time.sleep(0.1)
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def site(video: Path, receiver: str, port: int) -> str:
+    return SITE.replace("VIDEO", str(video)).replace("WHERE", receiver).replace("PORT", str(port))
+
+
+def start(folder: Path, text: str, **environment: str) -> subprocess.Popen[str]:
+    (folder / "site.yaml").write_text(text)
+    return subprocess.Popen(
+        [sys.executable, "-m", "edge_fr.cli", "run", "--config", str(folder / "site.yaml")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def test_a_service_tells_how_it_is_and_ends_its_tracks_when_it_is_asked_to_stop(
+    tmp_path: Path, video: Path, receiver: Receiver
+) -> None:
+    port, heard = free_port(), []
+    with ServiceManager(str(tmp_path / "notify")) as manager:
+        text = site(video, receiver.url, port)
+        environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "1500000", "HOOK_SECRET": SECRET}
+        with start(tmp_path, text, **environment) as service:
+
+            def has_delivered() -> bool:
+                heard.extend(manager.heard())
+                return len(receiver.taken) > 0 and "WATCHDOG=1" in heard
+
+            try:
+                until(has_delivered, service)
+                code, body = get(f"http://127.0.0.1:{port}/healthz")
+                assert (code, json.loads(body)["ok"]) == (200, True), body
+                assert json.loads(body)["cameras"]["door"]["state"] == "RUNNING"
+                settled = 'edge_fr_outbox_delivered_total{receiver="webhook"} 1.0'
+                until(lambda: settled in get(f"http://127.0.0.1:{port}/metrics")[1], service)
+                _, page = get(f"http://127.0.0.1:{port}/metrics")
+                heard.extend(manager.heard())
+                service.send_signal(signal.SIGTERM)
+                _, errors = service.communicate(timeout=LIMIT_S)
+            finally:
+                service.kill()
+        heard.extend(manager.heard())
+    assert service.returncode == 0, errors
+    events = lines(tmp_path / "events.jsonl")
+    assert [event["type"] for event in events] == ["face.unknown", "face.ended"]
+    assert [json.loads(post.body) for post in receiver.taken] == events
+    assert heard[0] == "READY=1"
+    assert heard[-1] == "STOPPING=1", heard
+    assert set(heard[1:-1]) == {"WATCHDOG=1"}
+    check_metrics(page)
+
+
+def check_metrics(page: str) -> None:
+    seen = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+    assert seen["edge_fr_camera_state", "door", "RUNNING"] == 1
+    assert seen["edge_fr_frames_total", "door", "looked at"] >= 3  # so many it takes to follow a face
+    assert seen["edge_fr_camera_asked_fps", "door"] == 5
+    assert seen["edge_fr_faces_total", "door", "embedded"] >= 1
+    assert seen["edge_fr_events_total", "door", "face.unknown"] == 1
+    assert seen["edge_fr_outbox_delivered_total", "webhook"] == 1
+    for stage in ("detect", "track", "align", "gate", "embed", "decide"):
+        assert seen["edge_fr_stage_seconds_count", stage] >= 3
+    assert seen["edge_fr_engine_seconds_count", "embed"] >= 1
+    assert seen["edge_fr_capture_to_event_seconds_count", "door"] == 0  # a file shows nothing as now
+
+
+def test_a_receiver_that_is_away_is_told_and_loses_nothing(tmp_path: Path, video: Path) -> None:
+    port = free_port()
+    where = f"http://127.0.0.1:{free_port()}/"  # nobody listens there
+    text = site(video, where, port)
+    with start(tmp_path, text, HOOK_SECRET=SECRET) as service:
+        try:
+            until(lambda: "webhook: " in get(f"http://127.0.0.1:{port}/healthz")[1], service)
+            code, body = get(f"http://127.0.0.1:{port}/healthz")
+            service.send_signal(signal.SIGTERM)
+            _, errors = service.communicate(timeout=LIMIT_S)
+        finally:
+            service.kill()
+    assert service.returncode == 0, errors
+    assert code == 503
+    assert json.loads(body)["receivers"]["webhook"]["waiting"] >= 1
+    assert [event["type"] for event in lines(tmp_path / "events.jsonl")] == ["face.unknown", "face.ended"]
+
+
+def test_a_taken_port_is_told_before_any_camera_is_opened(tmp_path: Path, video: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        text = f"cameras: {{door: {{source: {video}}}}}\nmetrics: {{port: {port}}}\nmodels: {{threads: 1}}\n"
+        with start(tmp_path, text) as service:
+            _, errors = service.communicate(timeout=LIMIT_S)
+    assert service.returncode == 1
+    assert f"port {port} on 127.0.0.1 is taken by another program" in errors
+    assert "frames" not in errors

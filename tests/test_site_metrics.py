@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import datetime, timezone
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
 
@@ -24,6 +26,7 @@ from edge_fr.stream.reconnect import State
 from edge_fr.structures import Faces, Frame, Refusal
 from edge_fr.timing import StageTimes
 
+ROOT = Path(__file__).resolve().parents[1]
 FRAME = Frame(np.zeros((9, 16, 3), np.uint8), 0, datetime.now(timezone.utc), "door")
 
 
@@ -200,6 +203,17 @@ def test_the_process_and_what_sensors_say_are_told_of() -> None:
     assert seen[("process_open_fds",)] >= 3
     assert seen[("process_resident_memory_bytes",)] > 1 << 20
     assert not [key for key in read(SiteMetrics([])) if key[0].startswith(("edge_fr_power", "edge_fr_temp"))]
+
+
+def test_the_readme_names_every_metric_and_none_that_is_not_there() -> None:
+    sensors = [lambda: [Sensor("VDD_IN", "W", 7.5), Sensor("cpu-thermal", "C", 48.5)]]
+    status = {"webhook": SinkStatus(0, 0, 0, 0, None)}
+    seen = read(SiteMetrics([lane_of(camera(), fps=10)], outbox(status), sensors=sensors))
+    there = {re.sub("_(bucket|count|sum|created)$", "", name) for name, *_ in seen}
+    table = (ROOT / "README.md").read_text().partition("| metric | what |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`(edge_fr_\w+)", table))
+    counted = {name.removesuffix("_total") for name in named}
+    assert counted == {name.removesuffix("_total") for name in there if name.startswith("edge_fr_")}
 
 
 def test_two_sites_in_one_process_do_not_share_a_count() -> None:

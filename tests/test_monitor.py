@@ -121,6 +121,8 @@ def test_a_reader_that_stalls_holds_up_nobody_and_not_the_end() -> None:
     with socket.create_connection(("127.0.0.1", int(monitor.url.rpartition(":")[2]))) as stalled:
         stalled.sendall(b"GET /metrics HTTP/1.1\r\n")  # and nothing more
         assert get(f"{monitor.url}/metrics") == (200, "hello")
+        handlers = [t for t in threading.enumerate() if "process_request_thread" in t.name]
+        assert all(handler.daemon for handler in handlers)  # so that the process ends without them
         assert serving()
         monitor.close()
         assert not serving()

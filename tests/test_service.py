@@ -39,13 +39,13 @@ metrics: {port: PORT}
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A face that stays for 2000 frames: more than six minutes at the rate that is asked for."""
+    """A face that stays for 1000 frames: more than three minutes at the rate that is asked for."""
     path = tmp_path_factory.mktemp("video") / "long.avi"
     photo = cv2.resize(portrait(HOPPER), (240, 240), interpolation=cv2.INTER_AREA)
     frame = np.full((260, 320, 3), 100, np.uint8)
     frame[10:250, 40:280] = photo
     video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (320, 260))
-    for _ in range(2000):
+    for _ in range(1000):
         video.write(frame)
     video.release()
     return path

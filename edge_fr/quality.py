@@ -29,7 +29,8 @@ class QualityPolicy:
     bound the share of the face's pixels below 26 and above 246 of 255 grey levels; `min_dynamic_range`
     is the spread of its grey levels from the 5th to the 95th percentile. `min_inside` is the least
     share of the box, and of the landmarks, that lies inside the frame. `min_recognizability` counts only
-    for a gate that has a recognizability score.
+    for a gate that has a recognizability score; of faces below the default, the shipped recognizer matches
+    about one in eight at one false match in 10,000.
 
     After a track's first accepted face, another is selected when its quality is at least `better_by`
     above that of the best one selected so far, or when the last one was selected `every_ns` ago.
@@ -46,7 +47,7 @@ class QualityPolicy:
     max_bright_share: float = 0.5
     min_dynamic_range: float = 10.0
     min_inside: float = 0.75
-    min_recognizability: float = 0.5
+    min_recognizability: float = 0.2
     better_by: float = 0.05
     every_ns: int = 400_000_000
 
@@ -71,6 +72,7 @@ class QualityPolicy:
             max_bright_share=0.15,
             min_dynamic_range=50.0,
             min_inside=0.98,
+            min_recognizability=0.4,
         )
 
 

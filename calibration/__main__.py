@@ -1,5 +1,6 @@
 """python -m calibration evaluate MODEL [MODEL ...] --dataset lfw:DIR [--json OUT.json] [--plots DIR]
 python -m calibration quantize MODEL --faces DIR|VIDEO --target tensorrt|cpu --precision fp16|int8 -o OUT.onnx
+python -m calibration court MODEL --faces DIR|VIDEO --target tensorrt|cpu -o OUT.onnx [--report DIR]
 python -m calibration compare MODEL SMALLER --faces DIR|VIDEO
 """
 
@@ -10,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from calibration.commands import add_compare, add_quantize
+from calibration.commands import add_compare, add_court, add_quantize
 from edge_fr.errors import EdgeFrError, InputError
 
 
@@ -51,8 +52,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     evaluate.add_argument("--draws", type=int, default=400, help="bootstrap draws (%(default)s)")
     evaluate.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="%(default)s")
+    evaluate.add_argument(
+        "--unproven", action="store_true", help="also int8 files that have no passing verdict"
+    )
     evaluate.set_defaults(command=_evaluate)
     add_quantize(commands)
+    add_court(commands)
     add_compare(commands)
     parsed = parser.parse_args(arguments)
     try:
@@ -91,7 +96,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.detector is not None:
         # A low threshold, so that a score of little confidence counts as one.
         detector = Detector(open_engine(resolve(arguments.detector), device=device), score_threshold=0.05)
-    embedders = [Embedder(open_engine(resolve(model), device=device)) for model in arguments.models]
+    embedders = [
+        Embedder(open_engine(resolve(model), device=device, unproven=arguments.unproven))
+        for model in arguments.models
+    ]
     dataset = open_dataset(arguments.dataset, detector)
     conditions = arguments.conditions.split(",") if arguments.conditions else dataset.conditions
     for condition in conditions:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibration.strata import FACES, FEWEST_FACES, FRAMES, CalibrationSet, stratify
 from edge_fr.engine import ModelCard
 from edge_fr.errors import InputError
+
+if TYPE_CHECKING:
+    from calibration.faces import Forbidden
 
 DEFAULT_COUNT = 1024
 _FRAME_SIZE = (640, 640)
@@ -44,6 +49,27 @@ def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.set_defaults(command=_compare)
 
 
+def add_court(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """python -m calibration court"""
+    parser = commands.add_parser("court", help="write a recognizer in int8 with a verdict on it")
+    parser.add_argument("model", help="a recognizer's name or an fp32 ONNX file with its card")
+    parser.add_argument(
+        "--target", choices=("tensorrt", "cpu"), required=True, help="what will run it, as in quantize"
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT.onnx")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="where OUT.court.json and .html go (beside OUT.onnx)"
+    )
+    parser.add_argument(
+        "--dataset", metavar="FORM:PATH", help="labelled faces, for the change in TAR, as in evaluate"
+    )
+    parser.add_argument(
+        "--conditions", metavar="NAMES", help="of the dataset, such as clean,px16,mask (those of evaluate)"
+    )
+    _add_pictures(parser)
+    parser.set_defaults(command=_court)
+
+
 def _add_pictures(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--faces", type=Path, required=True, metavar="DIR|VIDEO", help="pictures with faces")
     parser.add_argument("--aligned", action="store_true", help="the pictures are aligned crops of 112x112")
@@ -67,9 +93,8 @@ def _add_pictures(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _quantize(arguments: argparse.Namespace) -> None:
-    from calibration.convert import convert, load, save
-    from calibration.quantize import kept_by_rule
+def _original(arguments: argparse.Namespace) -> Path:
+    """The model's file; InputError when the new one cannot be written, or would take its place."""
     from edge_fr.models import resolve
 
     if not arguments.out.parent.is_dir():
@@ -77,6 +102,14 @@ def _quantize(arguments: argparse.Namespace) -> None:
     path = resolve(arguments.model)
     if arguments.out.exists() and arguments.out.samefile(path):
         raise InputError(f"-o {arguments.out} is the model itself, which would be lost; name another file")
+    return path
+
+
+def _quantize(arguments: argparse.Namespace) -> None:
+    from calibration.convert import convert, load, save
+    from calibration.quantize import kept_by_rule
+
+    path = _original(arguments)
     model, card = load(path)
     pictures = _pictures(arguments, card)
     _say(", ".join(f"{name} {len(rows)}" for name, rows in pictures.strata.items()))
@@ -88,6 +121,37 @@ def _quantize(arguments: argparse.Namespace) -> None:
             _say(f"left in floating point: {name}, which {reason}")
     ratio = arguments.out.stat().st_size / path.stat().st_size
     print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.1f} MB, {ratio:.2f} of {path.name}")
+
+
+def _court(arguments: argparse.Namespace) -> None:
+    from calibration.conditions import check
+    from calibration.court_report import lines
+    from calibration.datasets import open_dataset
+    from calibration.try_int8 import try_int8
+
+    path = _original(arguments)
+    folder = arguments.report or arguments.out.parent
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--report {folder} is a file, expected a folder to write into")
+    if arguments.conditions and arguments.dataset is None:
+        raise InputError("--conditions are those of a --dataset, and there is none")
+    conditions = arguments.conditions.split(",") if arguments.conditions else []
+    for condition in conditions:
+        check(condition)
+    dataset = None if arguments.dataset is None else open_dataset(arguments.dataset)
+    report = try_int8(
+        path,
+        lambda: faces(arguments),
+        arguments.out,
+        folder,
+        target=arguments.target,
+        seed=arguments.seed,
+        dataset=dataset,
+        conditions=conditions,
+        say=_say,
+    )
+    for line in lines(report):
+        print(line)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -115,22 +179,36 @@ def _compare(arguments: argparse.Namespace) -> None:
 def _pictures(arguments: argparse.Namespace, card: ModelCard) -> CalibrationSet:
     """The stratified set that the arguments ask for."""
     from calibration.convert import fit_frames
-    from calibration.faces import Forbidden, gather_aligned, gather_faces, gather_frames
-    from edge_fr.detect import Detector
-    from edge_fr.engine import open_engine
-    from edge_fr.models import resolve
-    from edge_fr.quality import QualityGate, QualityPolicy
+    from calibration.faces import gather_frames
+
+    if card.task == "detect":
+        frames = gather_frames(arguments.faces, _forbidden(arguments))
+        chosen = np.random.default_rng(arguments.seed).permutation(len(frames))[: arguments.count]
+        return stratify(fit_frames([frames[i] for i in chosen], arguments.size), FRAMES, seed=arguments.seed)
+    crops, turned = faces(arguments)
+    return stratify(crops, FACES, seed=arguments.seed, turned=turned)
+
+
+def _forbidden(arguments: argparse.Namespace) -> Forbidden | None:
+    """What --not-these names; InputError for arguments that cannot be meant."""
+    from calibration.faces import Forbidden
 
     if arguments.count < 1:
         raise InputError(f"--count is {arguments.count}, expected at least 1")
     if not arguments.faces.exists():
         raise InputError(f"--faces {arguments.faces}: there is no such folder or video")
-    forbidden = None if arguments.not_these is None else Forbidden(arguments.not_these)
-    rng = np.random.default_rng(arguments.seed)
-    if card.task == "detect":
-        frames = gather_frames(arguments.faces, forbidden)
-        chosen = rng.permutation(len(frames))[: arguments.count]
-        return stratify(fit_frames([frames[i] for i in chosen], arguments.size), FRAMES, seed=arguments.seed)
+    return None if arguments.not_these is None else Forbidden(arguments.not_these)
+
+
+def faces(arguments: argparse.Namespace) -> tuple[list[NDArray[np.uint8]], NDArray[np.bool_]]:
+    """The crops that the arguments ask for, in random order, and which faces are turned away."""
+    from calibration.faces import gather_aligned, gather_faces
+    from edge_fr.detect import Detector
+    from edge_fr.engine import open_engine
+    from edge_fr.models import resolve
+    from edge_fr.quality import QualityGate, QualityPolicy
+
+    forbidden = _forbidden(arguments)
     if arguments.aligned:
         found = gather_aligned(arguments.faces, forbidden)
     else:
@@ -143,14 +221,13 @@ def _pictures(arguments: argparse.Namespace, card: ModelCard) -> CalibrationSet:
         _say(f"warning: {found.refused} faces did not pass the quality gate and were left out: {reasons}")
     if not found.crops:
         raise InputError(f"{arguments.faces} gave no face that passes the quality gate")
-    chosen = rng.permutation(len(found.crops))[: arguments.count]
+    chosen = np.random.default_rng(arguments.seed).permutation(len(found.crops))[: arguments.count]
     if len(chosen) < FEWEST_FACES:
         _say(
             f"warning: {len(chosen)} faces, expected at least {FEWEST_FACES}: the ranges of the smallest "
             f"stratum rest on {max(1, len(chosen) // 10)}"
         )
-    turned = np.array(found.turned, np.bool_)[chosen]
-    return stratify([found.crops[i] for i in chosen], FACES, seed=arguments.seed, turned=turned)
+    return [found.crops[i] for i in chosen], np.array(found.turned, np.bool_)[chosen]
 
 
 def _size(text: str) -> tuple[int, int]:

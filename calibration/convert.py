@@ -101,8 +101,15 @@ def convert(
     else:
         level, ranges = ready_for_int8(model, card, pictures)
         made = to_int8(level, ranges, target=target, keep=keep)
+    return labelled(made, smaller_card(card, pictures, precision=precision, target=target))
+
+
+def smaller_card(
+    card: ModelCard, pictures: CalibrationSet, *, precision: Smaller, target: Target
+) -> ModelCard:
+    """The card of a model that was made from the card's, with nothing said of what it is worth."""
     suffix = precision if precision == "fp16" else f"{precision}-{target}"
-    new = replace(
+    return replace(
         card,
         name=f"{card.name}-{suffix}",
         precision=precision,
@@ -111,9 +118,13 @@ def convert(
         report_digest=None,
         results={},
     )
-    helper.set_model_props(made, {CARD_KEY: new.to_json()})
-    onnx.checker.check_model(made, full_check=True)
-    return made
+
+
+def labelled(model: ModelProto, card: ModelCard) -> ModelProto:
+    """The model, checked, with that card in it."""
+    helper.set_model_props(model, {CARD_KEY: card.to_json()})
+    onnx.checker.check_model(model, full_check=True)
+    return model
 
 
 def save(model: ModelProto, path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.metrics import spearman
+from calibration.metrics import Floats, spearman
 from edge_fr.embed import Embedder, Embeddings
 from edge_fr.errors import InputError
 
@@ -38,7 +38,7 @@ def drift(before: Embeddings, after: Embeddings) -> Drift:
     cosines = (before.vectors.astype(np.float64) * after.vectors).sum(axis=1)
     correlation = None
     if before.ri is not None and after.ri is not None:
-        correlation = spearman(before.ri.astype(np.float64), after.ri.astype(np.float64))
+        correlation = _rank_correlation(before.ri.astype(np.float64), after.ri.astype(np.float64))
     shifts = None
     if before.mask_prob is not None and after.mask_prob is not None:
         shifts = np.abs(before.mask_prob - after.mask_prob)
@@ -50,6 +50,13 @@ def drift(before: Embeddings, after: Embeddings) -> Drift:
         mask_shift=None if shifts is None else float(shifts.mean()),
         worst_mask_shift=None if shifts is None else float(shifts.max()),
     )
+
+
+def _rank_correlation(before: Floats, after: Floats) -> float:
+    """0 where one of the models gives every face the same value: that is no order."""
+    if np.ptp(before) == 0 or np.ptp(after) == 0:
+        return 0.0
+    return spearman(before, after)
 
 
 def drifts(before: Embedder, after: Embedder, strata: Mapping[str, NDArray[np.uint8]]) -> dict[str, Drift]:

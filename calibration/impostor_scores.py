@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--eyes", type=float, nargs=4, metavar=("X1", "Y1", "X2", "Y2"))
     parser.add_argument("--write", metavar="DATA", help="put the table into the card; what the pictures are")
     parser.add_argument("--worst", type=int, default=0, metavar="N", help="list the N most alike pairs")
+    parser.add_argument("--unproven", action="store_true", help="an int8 file without a passing verdict, too")
     arguments = parser.parse_args()
     try:
         if arguments.write:
@@ -104,7 +105,7 @@ def main() -> None:
     model = resolve(arguments.model)
     eyes = None if arguments.eyes is None else (tuple(arguments.eyes[:2]), tuple(arguments.eyes[2:]))
     paths = one_per_identity(arguments.folder, arguments.identities)
-    vectors = embed(Embedder(open_engine(model)), paths, eyes)
+    vectors = embed(Embedder(open_engine(model, unproven=arguments.unproven)), paths, eyes)
     rows, columns = np.triu_indices(len(paths), 1)
     scores = (vectors @ vectors.T)[rows, columns]
     table = impostor_scores(scores)

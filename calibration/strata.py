@@ -110,6 +110,23 @@ def stratify(
     return CalibrationSet(found)
 
 
+def in_every_stratum(
+    pictures: Sequence[Picture], strata: Mapping[str, Stratum], *, seed: int = 0
+) -> CalibrationSet:
+    """Each picture rendered for each stratum: to judge on, where every stratum needs enough of them."""
+    return CalibrationSet(
+        {
+            name: np.stack(
+                [
+                    stratum.render(picture, np.random.default_rng([seed, place, number]))
+                    for number, picture in enumerate(pictures)
+                ]
+            )
+            for place, (name, stratum) in enumerate(strata.items())
+        }
+    )
+
+
 def _counts(total: int, strata: Mapping[str, Stratum]) -> dict[str, int]:
     """How many pictures each stratum gets; what rounding leaves over goes to the first."""
     counts = {name: int(total * stratum.share) for name, stratum in strata.items()}

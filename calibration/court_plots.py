@@ -38,22 +38,30 @@ def _png(picture: Figure) -> bytes:
 
 
 def _strata_plot(report: Json) -> Figure:
-    """Mean and first percentile of each stratum, with every layer in 8 bits and as chosen."""
+    """Each stratum's cosines, and rank correlation of ri if any, with every layer in 8 bits and as chosen."""
     first, chosen = report["trials"][0], report["trials"][report["chosen"]]
     shown = [("every layer in 8 bits", first, _GREY, 0.15)]
     if chosen is not first:
         shown.append((f"chosen: {len(chosen['kept'])} layers kept", chosen, _BLUE, -0.15))
     names = list(first["strata"])
     picture = Figure(figsize=(9, 3.6), layout="constrained")
-    panels = zip(picture.subplots(1, 2, sharey=True), ("mean_cosine", "p1_cosine"), strict=True)
+    figures = [
+        name for name in ("mean_cosine", "p1_cosine", "ri_spearman") if first["worst"][name] is not None
+    ]
+    panels = zip(picture.subplots(1, len(figures), sharey=True), figures, strict=True)
     for axes, figure in panels:
         for label, trial, colour, shift in shown:
             values = [trial["strata"][name][figure] for name in names]
             places = [place + shift for place in range(len(names))]
             axes.plot(values, places, "o", color=colour, label=label)
         bound = report["bounds"][figure]
-        axes.axvline(bound, color=_RED, linestyle="--", label=f"bound {bound:g}")
-        axes.set(title=figure.replace("_", " "), yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
+        axes.axvline(bound, color=_RED, linestyle="--", label="bound")
+        axes.locator_params(axis="x", nbins=5)
+        axes.set(
+            title=f"{figure.replace('_', ' ')}, at least {bound:g}",
+            yticks=range(len(names)),
+            ylim=(len(names) - 0.5, -0.5),
+        )
         axes.set_yticklabels([name.replace("_", " ") for name in names])
         axes.grid(axis="x", alpha=0.3)
     picture.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
@@ -74,6 +82,7 @@ def _trials_plot(report: Json) -> Figure:
             axes.annotate(str(number), place, textcoords="offset points", xytext=(5, 4), fontsize=8)
         bound = report["bounds"]["mean_cosine"]
         axes.axhline(bound, color=_RED, linestyle="--", label=f"bound {bound:g}")
+        axes.locator_params(axis="x", nbins=5)
         axes.set(xlabel=label, ylabel="mean cosine of the worst stratum")
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)

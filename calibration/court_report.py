@@ -57,12 +57,12 @@ def to_json(case: Case, finding: Finding, bounds: Bounds) -> Json:
 
 def written(report: Json) -> tuple[bytes, str]:
     """The report's file, and its digest for the model's card: "sha256:..."."""
-    content = (json.dumps(report, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    content = (json.dumps(report, indent=1, allow_nan=False) + "\n").encode()
     return content, f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def lines(report: Json) -> Iterator[str]:
-    """The Pareto table and the verdict."""
+    """The Pareto table and the verdict; the whole names of what was kept are in the report."""
     yield (
         f"{'':2}{'float':>6} {'MB':>6} {'ms':>7} {'times':>6} {'mean cos':>9} {'p1 cos':>8} {'ri rank':>8} "
         f"{'mask auc':>9} {'tar':>8}  kept"
@@ -81,9 +81,9 @@ def lines(report: Json) -> Iterator[str]:
             f"{mark}{trial['float_share']:6.0%} {trial['size_bytes'] / 1e6:6.1f} {speed} "
             f"{worst['mean_cosine']:9.4f} {worst['p1_cosine']:8.4f} {cell(worst['ri_spearman'], 8, '.4f')} "
             f"{masks} {cell(_minus(worst['tar_drop']), 8, '+.4f')}  "
-            f"{', '.join(trial['kept']) or '-'}"
+            f"{_kept(trial['kept'])}"
         )
-    yield "figures of the worst stratum; > chosen, * none is nearer to the original with less in floating point"
+    yield "> chosen; * nothing as near to the original has less in floating point; figures: worst stratum"
     yield f"{report['verdict']}: {report['reason']}"
 
 
@@ -189,6 +189,10 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(inner) for inner in value]
     return value
+
+
+def _kept(layers: list[str]) -> str:
+    return f"{len(layers)}, last {layers[-1]}" if layers else "none"
 
 
 def _minus(value: float | None) -> float | None:

@@ -58,8 +58,10 @@ def try_int8(
     new = smaller_card(card, calibrated, precision="int8", target=target)
 
     def tell(trial: Trial) -> None:
-        found = str(trial.worst) if trial.breaches else "within bounds"
-        say(f"kept {', '.join(trial.kept) or 'nothing'}: {found}")
+        kept = (
+            f"{len(trial.kept)} layers kept, last {trial.kept[-1]}" if trial.kept else "every layer in 8 bits"
+        )
+        say(f"{kept}: {trial.worst if trial.breaches else 'within bounds'}")
 
     with TemporaryDirectory() as place:
         candidates = Candidates(

@@ -293,6 +293,20 @@ def test_a_hopeless_model_is_written_with_its_refusal(
     assert (tmp_path / "report" / "face.int8.court.html").is_file()
 
 
+def test_other_figures_are_measured_of_an_unproven_model_only_when_told(
+    crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labelled = drawn_people.lfw_folder(tmp_path / "lfw")
+    model, out = recognizer(tmp_path / "face.onnx"), tmp_path / "face.int8.onnx"
+    options = ["--faces", str(crops), "--aligned", "--precision", "int8", "--target", "cpu", "-o", str(out)]
+    assert main(["quantize", str(model), *options]) == 0
+    evaluate = ["evaluate", str(out), "--dataset", f"lfw:{labelled}", "--conditions", "clean", "--draws", "2"]
+    assert main(evaluate) == 1
+    assert "has not been compared with its original" in capsys.readouterr().err
+    assert main([*evaluate, "--unproven"]) == 0
+    assert "face-int8-cpu int8 on LFW" in capsys.readouterr().out
+
+
 @pytest.fixture(scope="module")
 def passed(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("passed")

@@ -131,8 +131,6 @@ def _court(arguments: argparse.Namespace) -> None:
 
     path = _original(arguments)
     folder = arguments.report or arguments.out.parent
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--report {folder} is a file, expected a folder to write into")
     if arguments.conditions and arguments.dataset is None:
         raise InputError("--conditions are those of a --dataset, and there is none")
     conditions = arguments.conditions.split(",") if arguments.conditions else []

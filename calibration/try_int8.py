@@ -43,6 +43,10 @@ def try_int8(
     each in every stratum, the rest calibrated on. The file is written whatever the verdict: a refused one
     is the best that was found. CardError for a model that is no recognizer.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # now: the work takes minutes
+    except OSError as error:
+        raise InputError(f"no report can be written into {folder} ({error}); name another folder") from error
     model, card = load(original)
     require_task(card, "embed", str(original))
     crops, turned = faces()
@@ -86,7 +90,6 @@ def try_int8(
     case = Case(card, target, calibrated, judged, None if dataset is None else dataset.title)
     report = to_json(case, finding, bounds)
     content, digest = written(report)
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{out.stem}.court.json").write_bytes(content)
     (folder / f"{out.stem}.court.html").write_bytes(to_html(report, digest))
     save(

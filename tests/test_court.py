@@ -363,6 +363,7 @@ def test_labelled_faces_are_measured_under_each_condition(crops: Path, tmp_path:
     ("more", "complaint"),
     [
         (("--conditions", "clean"), "--conditions are those of a --dataset"),
+        (("--report", __file__), "no report can be written into"),
         (("--dataset", "lfw:nowhere"), "there is no folder nowhere"),
         (("--count", "1"), "1 faces, expected some to calibrate on"),
         (("--count", "8"), "6 pictures leave"),

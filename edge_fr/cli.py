@@ -91,6 +91,22 @@ def _parser() -> argparse.ArgumentParser:
     add_models(run)
     add_json(run)
 
+    audit = add("audit", commands.audit, "tell what a camera can identify, and what to change at it")
+    audit.add_argument("source", help="as for run")
+    audit.add_argument("-o", "--output", default="audit.html", metavar="OUT.html", help="(%(default)s)")
+    audit.add_argument("--minutes", type=float, help="stop after so many (10; what has an end: all of it)")
+    audit.add_argument(
+        "--fov", type=float, metavar="DEGREES", help="the lens's horizontal field of view: tells metres"
+    )
+    audit.add_argument(
+        "--no-pictures", dest="pictures", action="store_false", help="keep no picture of anybody"
+    )
+    audit.add_argument(
+        "--reader", default="auto", choices=["auto", "opencv", "gstreamer"], help="(%(default)s)"
+    )
+    audit.add_argument("--camera", help="the camera's name on the page (made from the source)")
+    add_models(audit)
+
     enroll = add("enroll", commands.enroll, "add a person's pictures to a gallery")
     enroll.add_argument("person")
     enroll.add_argument("images", nargs="+", metavar="IMAGE")

@@ -22,6 +22,12 @@ def run(arguments: argparse.Namespace) -> int:
     return run(arguments)
 
 
+def audit(arguments: argparse.Namespace) -> int:
+    from edge_fr.audit_command import audit
+
+    return audit(arguments)
+
+
 def enroll(arguments: argparse.Namespace) -> int:
     from edge_fr.progress import Progress
     from edge_fr.recognizer import Recognizer

@@ -60,7 +60,7 @@ def _run_source(arguments: argparse.Namespace) -> int:
         video = stack.enter_context(VideoAnnotator(arguments.annotate)) if arguments.annotate else None
         printer = Printer(arguments.json, stop=None if files or video else stop)
         progress = stack.enter_context(Progress(source.frame_count, source.uri))
-        signals = _stop_on_signals(stop)
+        signals = stop_on_signals(stop)
 
         def show(frame: Frame, step: Step) -> None:
             if video is not None:
@@ -86,7 +86,7 @@ def _run_site(arguments: argparse.Namespace) -> int:
     path = Path(arguments.config)
     site = read_site(path)
     stop, service = threading.Event(), Service()
-    signals = _stop_on_signals(stop, service.stopping)
+    signals = stop_on_signals(stop, service.stopping)
     printer = Printer(arguments.json, stop=None, with_camera=True)
     with Progress(None, str(path)) as progress:
         summary = run_site(
@@ -104,7 +104,7 @@ def _run_site(arguments: argparse.Namespace) -> int:
     return 130 if signal.SIGINT in signals else 0
 
 
-def _stop_on_signals(stop: threading.Event, tell: Callable[[], None] | None = None) -> list[int]:
+def stop_on_signals(stop: threading.Event, tell: Callable[[], None] | None = None) -> list[int]:
     """SIGINT, SIGTERM or SIGHUP sets `stop` and goes into the list, which is returned; a second one ends at
     once. `tell` is called as well."""
     signals: list[int] = []

@@ -255,5 +255,5 @@ def test_help_needs_no_model_and_names_every_command() -> None:
         env=environment,
         check=True,
     )
-    for command in ("run", "enroll", "gallery", "models", "build", "bench", "doctor"):
+    for command in ("run", "audit", "enroll", "gallery", "models", "build", "bench", "doctor"):
         assert command in done.stdout

@@ -10,8 +10,9 @@ from pathlib import Path
 from edge_fr.configuration import Events, Look, Site, secret
 from edge_fr.decide import DecisionPolicy
 from edge_fr.events import Delivery, JsonlSink, MqttDelivery, Outbox, WebhookDelivery
-from edge_fr.fleet import Fleet, Lane, Load
+from edge_fr.fleet import Fleet, Load
 from edge_fr.health import HealthCheck
+from edge_fr.lane import Lane
 from edge_fr.metrics import SiteMetrics
 from edge_fr.monitor import Monitor, health_page
 from edge_fr.networks import open_networks

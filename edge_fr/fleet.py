@@ -5,7 +5,8 @@ embeds the faces of all of them together, and hands the events to the sinks. The
 camera and this thread: a frame that is not taken is replaced by the camera's next one.
 
 When the machine cannot do all that is asked, each camera gets the same share of the rate it asked for
-(one without a rate counts as 25 frames a second), and the latency stays what a round takes.
+(one without a rate counts as 25 frames a second), and the latency stays what a round takes: a round holds
+as many frames as fit into a stated time.
 """
 
 from __future__ import annotations
@@ -14,105 +15,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from edge_fr.camera_event import camera_event
 from edge_fr.errors import EdgeFrError, InputError
+from edge_fr.lane import Lane
 from edge_fr.networks import Networks
-from edge_fr.pipeline import Pipeline, Step
-from edge_fr.region import WHOLE, Region
+from edge_fr.pipeline import Step
 from edge_fr.runner import Sink, Summary, deliver, joined
-from edge_fr.stream.connection import CameraChange, CameraCounters
 from edge_fr.stream.freshness import MAX_AGE_S, is_current
-from edge_fr.stream.reconnect import State
 from edge_fr.structures import Event, Frame
 
 _IDLE_NS = 250_000_000  # how often a fleet without work looks whether it is to stop
-_NOMINAL_PERIOD_NS = 40_000_000  # of a camera without a rate: it waits as one of 25 frames a second does
-_WINDOW_NS = 10_000_000_000  # rates are counted over as long
 _KEEPS_UP = 0.9  # of the frames that came and were asked for
-
-
-class Supply(Protocol):
-    """What a fleet, and those who watch it, need of a camera; `edge_fr.stream.Camera` is one."""
-
-    wake: threading.Event
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def live(self) -> bool: ...
-    @property
-    def over(self) -> bool: ...
-    @property
-    def state(self) -> State: ...
-    @property
-    def reason(self) -> str: ...
-    @property
-    def hanging(self) -> int: ...
-    @property
-    def counters(self) -> CameraCounters: ...
-    def start(self) -> None: ...
-    def take(self) -> Frame | None: ...
-    def take_changes(self) -> list[CameraChange]: ...
-    def close(self) -> None: ...
-
-
-@dataclass(eq=False)
-class Lane:
-    """One camera of a fleet: where its frames come from, its own stages, and how often it is looked at.
-
-    `fps` bounds the frames a second that are taken (None: all that come); `region` is the part of the
-    picture in which faces are looked for. `too_old` frames were taken from a live camera and not looked
-    at; `latency_s` is that of the last frame, from its capture to its events. `rate` and `share` are of
-    the last ten seconds: frames a second, and taken frames to those that came and were asked for.
-    """
-
-    camera: Supply
-    pipeline: Pipeline
-    fps: float | None = None
-    region: Region = WHOLE
-    taken: int = field(default=0, init=False)
-    too_old: int = field(default=0, init=False)
-    faces: int = field(default=0, init=False)
-    latency_s: float = field(default=0.0, init=False)
-    rate: float = field(default=0.0, init=False)
-    share: float = field(default=1.0, init=False)
-    due_ns: int = field(default=0, init=False)
-    virtual_ns: int = field(default=0, init=False)  # who has had less of what it asked for comes first
-    _window: tuple[int, int, int] | None = field(default=None, init=False)  # began at, came, taken by then
-
-    def __post_init__(self) -> None:
-        if self.fps is not None and not 0 < self.fps <= 1000:
-            raise InputError(f"{self.camera.name}: fps is {self.fps}, expected more than 0 and up to 1000")
-
-    @property
-    def period_ns(self) -> int:
-        return 0 if self.fps is None else round(1e9 / self.fps)
-
-    def served(self, now_ns: int, virtual_ns: int) -> None:
-        """A frame was taken: the next one is due a period later, and not sooner than now, so that what
-        was missed is not made up for. `virtual_ns` is where the last one to be served stood."""
-        self.taken += 1
-        self.due_ns = max(self.due_ns + self.period_ns, now_ns)
-        self.virtual_ns = max(self.virtual_ns, virtual_ns) + (self.period_ns or _NOMINAL_PERIOD_NS)
-
-    def count(self, now_ns: int) -> bool:
-        """Works out `rate` and `share` when ten seconds have passed; says whether it did."""
-        came = self.camera.counters.frames
-        if self._window is None:
-            self._window = now_ns, came, self.taken
-        began_ns, came_before, taken_before = self._window
-        if now_ns - began_ns < _WINDOW_NS:
-            return False
-        seconds, offered, taken = (now_ns - began_ns) / 1e9, came - came_before, self.taken - taken_before
-        asked = offered if self.fps is None else min(offered, self.fps * seconds)
-        self.rate = taken / seconds
-        self.share = min(1.0, taken / asked) if asked >= 1 else 1.0
-        self._window = now_ns, came, self.taken
-        return True
 
 
 class Load(NamedTuple):
@@ -125,7 +41,9 @@ class Load(NamedTuple):
 class Fleet:
     """Runs the lanes of many cameras in one thread, the caller's.
 
-    `networks` are the models that all lanes' pipelines were made with. `on_step` sees every frame with
+    `networks` are the models that all lanes' pipelines were made with. A round takes at most `max_batch`
+    frames, and no more than can be handled in `max_round_s`, as far as the last rounds tell; one at least.
+    `on_step` sees every frame with
     what it gave, `on_load` is told when the machine stops keeping up and when it does again, `on_turn` is
     called in every turn of the loop: once a round, and four times a second while it waits. A frame of
     a live camera that is older than `max_age_s` is not looked at: whoever it shows may be gone. Cameras
@@ -138,19 +56,24 @@ class Fleet:
         *,
         sinks: Sequence[Sink] = (),
         max_batch: int = 8,
+        max_round_s: float = 0.25,
         max_age_s: float = MAX_AGE_S,
         on_step: Callable[[Lane, Frame, Step], None] | None = None,
         on_load: Callable[[Load], None] | None = None,
         on_turn: Callable[[], None] | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        if max_batch < 1:
-            raise InputError(f"max_batch is {max_batch}, expected at least 1")
+        if max_batch < 1 or max_round_s <= 0:
+            raise InputError(
+                f"max_batch is {max_batch} and max_round_s {max_round_s}, expected 1 and 0 or more"
+            )
         self.summary = Summary()
         self.wake = threading.Event()
         self._networks = networks
         self._sinks = sinks
         self._max_batch = max_batch
+        self._max_round_ns = round(max_round_s * 1e9)
+        self._cost_ns = 0.0  # what a frame took of late
         self._max_age_s = max_age_s
         self._on_step = on_step
         self._on_load = on_load
@@ -207,6 +130,8 @@ class Fleet:
             chosen = self._choose(now_ns)
             if chosen:
                 self._process(chosen)
+                cost_ns = (self._now_ns() - now_ns) / len(chosen)
+                self._cost_ns += 0.2 * (cost_ns - self._cost_ns) if self._cost_ns else cost_ns
             elif self._lanes or self._asked:
                 self.wake.wait(self._pause_s(now_ns))
             else:
@@ -249,9 +174,12 @@ class Fleet:
         Cheng 1996): each frame moves a camera's virtual time on by its period, and the earliest is next.
         """
         due = [lane for lane in self.lanes if lane.due_ns <= now_ns]
+        limit = self._max_batch
+        if self._cost_ns:
+            limit = max(1, min(limit, int(self._max_round_ns / self._cost_ns)))
         chosen: list[tuple[Lane, Frame]] = []
         for lane in sorted(due, key=lambda lane: lane.virtual_ns):
-            if len(chosen) == self._max_batch:
+            if len(chosen) == limit:
                 break
             frame = lane.camera.take()
             if frame is None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from edge_fr.errors import EventError
 from edge_fr.events import Outbox
-from edge_fr.fleet import Lane
+from edge_fr.lane import Lane
 
 STUCK_AFTER_S = 30.0  # the loop turns four times a second, or as often as a round of pictures is done
 

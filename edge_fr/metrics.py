@@ -17,7 +17,7 @@ import numpy as np
 from edge_fr.engine import Task
 from edge_fr.errors import EventError, MissingDependencyError
 from edge_fr.events import Outbox
-from edge_fr.fleet import Lane
+from edge_fr.lane import Lane
 from edge_fr.pipeline import Step
 from edge_fr.quality import COMPONENTS
 from edge_fr.sensors import Sensor

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from edge_fr.decide import Decider
 from edge_fr.errors import EventError, InputError
-from edge_fr.fleet import Fleet, Lane, Load
+from edge_fr.fleet import Fleet, Load
 from edge_fr.image import TEMPLATE
+from edge_fr.lane import Lane
 from edge_fr.pipeline import Pipeline
 from edge_fr.quality import QualityGate, QualityPolicy
 from edge_fr.region import Region
@@ -97,21 +98,21 @@ class DrawnCamera:
 
 
 class DrawnNetworks:
-    """One face in the middle of every picture, seen by models that take `cost_ns` a round."""
+    """One face in the middle of every picture, seen by models that take so long a round and a picture."""
 
-    def __init__(self, clock: Clock, cost_ns: int = 0) -> None:
+    def __init__(self, clock: Clock, cost_ns: int = 0, cost_each_ns: int = 0) -> None:
         self.times = StageTimes()
         self.rounds: list[int] = []
         self.embedded: list[int] = []
         self.shapes: list[tuple[int, ...]] = []
         self.detector = SimpleNamespace(detect_many=self._detect)
         self.embedder = SimpleNamespace(embed_many=self._embed)
-        self._clock, self._cost_ns = clock, cost_ns
+        self._clock, self._cost_ns, self._cost_each_ns = clock, cost_ns, cost_each_ns
 
     def _detect(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Faces]:
         self.rounds.append(len(pictures))
         self.shapes += [picture.shape for picture in pictures]
-        self._clock.ns += self._cost_ns
+        self._clock.ns += self._cost_ns + len(pictures) * self._cost_each_ns
         points = TEMPLATE[None] * 0.5 + np.float32(10)
         box = np.array([[10, 10, 66, 66]], np.float32)
         return [Faces(box, np.ones(1, np.float32), points) for _ in pictures]
@@ -244,6 +245,17 @@ def test_a_machine_that_cannot_keep_up_gives_each_camera_the_same_share_and_says
     assert told[0].share == pytest.approx(0.5, abs=0.05)
     assert fast.rate == pytest.approx(7.5, rel=0.1)
     assert cameras[0].taken[-1] >= cameras[0].came - 12  # what a few rounds take, and no more
+
+
+def test_more_cameras_than_fit_into_a_round_lower_the_rate_and_not_the_time_of_a_round() -> None:
+    clock = Clock()
+    networks = DrawnNetworks(clock, cost_each_ns=SECOND // 10)
+    cameras = [DrawnCamera(str(i), clock) for i in range(8)]
+    fleet, lanes = fleet_of(cameras, networks, clock, max_round_s=0.25)
+    drive(fleet, clock, 40 * SECOND)
+    assert networks.rounds[0] == 8  # nothing is known yet
+    assert set(networks.rounds[5:]) == {2}
+    assert max(lane.taken for lane in lanes) - min(lane.taken for lane in lanes) <= 1
 
 
 def test_a_machine_that_keeps_up_again_says_so_too() -> None:

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from edge_fr.camera_event import camera_event
 from edge_fr.errors import EventError
 from edge_fr.events import SinkStatus
-from edge_fr.fleet import Lane
+from edge_fr.lane import Lane
 from edge_fr.metrics import SiteMetrics
 from edge_fr.pipeline import Step
 from edge_fr.quality import COMPONENTS, QualityPolicy

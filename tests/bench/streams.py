@@ -29,7 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_fr.fleet import Fleet, Lane
+from edge_fr.fleet import Fleet
+from edge_fr.lane import Lane
 from edge_fr.networks import open_networks
 from edge_fr.pipeline import Step, assemble, open_people
 from edge_fr.stream import open_camera

@@ -1,0 +1,97 @@
+"""One camera of a fleet: where its frames come from, its own stages, and when it is due."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from edge_fr.errors import InputError
+from edge_fr.pipeline import Pipeline
+from edge_fr.region import WHOLE, Region
+from edge_fr.stream.connection import CameraChange, CameraCounters
+from edge_fr.stream.reconnect import State
+from edge_fr.structures import Frame
+
+_NOMINAL_PERIOD_NS = 40_000_000  # of a camera without a rate: it waits as one of 25 frames a second does
+_WINDOW_NS = 10_000_000_000  # rates are counted over as long
+
+
+class Supply(Protocol):
+    """What a fleet, and those who watch it, need of a camera; `edge_fr.stream.Camera` is one."""
+
+    wake: threading.Event
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def live(self) -> bool: ...
+    @property
+    def over(self) -> bool: ...
+    @property
+    def state(self) -> State: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def hanging(self) -> int: ...
+    @property
+    def counters(self) -> CameraCounters: ...
+    def start(self) -> None: ...
+    def take(self) -> Frame | None: ...
+    def take_changes(self) -> list[CameraChange]: ...
+    def close(self) -> None: ...
+
+
+@dataclass(eq=False)
+class Lane:
+    """One camera of a fleet: where its frames come from, its own stages, and how often it is looked at.
+
+    `fps` bounds the frames a second that are taken (None: all that come); `region` is the part of the
+    picture in which faces are looked for. `too_old` frames were taken from a live camera and not looked
+    at; `latency_s` is that of the last frame, from its capture to its events. `rate` and `share` are of
+    the last ten seconds: frames a second, and taken frames to those that came and were asked for.
+    """
+
+    camera: Supply
+    pipeline: Pipeline
+    fps: float | None = None
+    region: Region = WHOLE
+    taken: int = field(default=0, init=False)
+    too_old: int = field(default=0, init=False)
+    faces: int = field(default=0, init=False)
+    latency_s: float = field(default=0.0, init=False)
+    rate: float = field(default=0.0, init=False)
+    share: float = field(default=1.0, init=False)
+    due_ns: int = field(default=0, init=False)
+    virtual_ns: int = field(default=0, init=False)  # who has had less of what it asked for comes first
+    _window: tuple[int, int, int] | None = field(default=None, init=False)  # began at, came, taken by then
+
+    def __post_init__(self) -> None:
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise InputError(f"{self.camera.name}: fps is {self.fps}, expected more than 0 and up to 1000")
+
+    @property
+    def period_ns(self) -> int:
+        return 0 if self.fps is None else round(1e9 / self.fps)
+
+    def served(self, now_ns: int, virtual_ns: int) -> None:
+        """A frame was taken: the next one is due a period later, and not sooner than now, so that what
+        was missed is not made up for. `virtual_ns` is where the last one to be served stood."""
+        self.taken += 1
+        self.due_ns = max(self.due_ns + self.period_ns, now_ns)
+        self.virtual_ns = max(self.virtual_ns, virtual_ns) + (self.period_ns or _NOMINAL_PERIOD_NS)
+
+    def count(self, now_ns: int) -> bool:
+        """Works out `rate` and `share` when ten seconds have passed; says whether it did."""
+        came = self.camera.counters.frames
+        if self._window is None:
+            self._window = now_ns, came, self.taken
+        began_ns, came_before, taken_before = self._window
+        if now_ns - began_ns < _WINDOW_NS:
+            return False
+        seconds, offered, taken = (now_ns - began_ns) / 1e9, came - came_before, self.taken - taken_before
+        asked = offered if self.fps is None else min(offered, self.fps * seconds)
+        self.rate = taken / seconds
+        self.share = min(1.0, taken / asked) if asked >= 1 else 1.0
+        self._window = now_ns, came, self.taken
+        return True

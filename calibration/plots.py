@@ -129,7 +129,7 @@ def _discard(dataset: Dataset, recognitions: list[Recognition]) -> Figure:
                 label = name.replace("_", " ")
                 axes.plot(SHARES, recognition.discards[name].rates, color=colour, label=label)
         axes.plot(SHARES, recognition.discards["oracle"].rates, "--", color="#7F7F7F", label="failures first")
-        axes.legend(loc="lower left", frameon=False)
+        axes.legend(loc="upper right", frameon=False)
     return picture
 
 

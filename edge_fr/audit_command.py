@@ -65,7 +65,7 @@ def audit(arguments: argparse.Namespace) -> int:
         gathering = Gathering(live=live, pictures=Pictures() if arguments.pictures else None)
         stack.enter_context(source)
         progress = stack.enter_context(Progress(source.frame_count, source.uri))
-        signals = stop_on_signals(stop)
+        signals = stack.enter_context(stop_on_signals(stop))
         ends = source.frame_count is not None
         minutes = arguments.minutes or (None if ends else _MINUTES)
         if live and minutes is not None:  # by the wall: a camera that gives no frame has no other clock

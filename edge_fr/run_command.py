@@ -8,8 +8,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def _run_source(arguments: argparse.Namespace) -> int:
         video = stack.enter_context(VideoAnnotator(arguments.annotate)) if arguments.annotate else None
         printer = Printer(arguments.json, stop=None if files or video else stop)
         progress = stack.enter_context(Progress(source.frame_count, source.uri))
-        signals = stop_on_signals(stop)
+        signals = stack.enter_context(stop_on_signals(stop))
 
         def show(frame: Frame, step: Step) -> None:
             if video is not None:
@@ -86,9 +86,8 @@ def _run_site(arguments: argparse.Namespace) -> int:
     path = Path(arguments.config)
     site = read_site(path)
     stop, service = threading.Event(), Service()
-    signals = stop_on_signals(stop, service.stopping)
     printer = Printer(arguments.json, stop=None, with_camera=True)
-    with Progress(None, str(path)) as progress:
+    with stop_on_signals(stop, service.stopping) as signals, Progress(None, str(path)) as progress:
         summary = run_site(
             site,
             path.parent,
@@ -104,8 +103,9 @@ def _run_site(arguments: argparse.Namespace) -> int:
     return 130 if signal.SIGINT in signals else 0
 
 
-def stop_on_signals(stop: threading.Event, tell: Callable[[], None] | None = None) -> list[int]:
-    """SIGINT, SIGTERM or SIGHUP sets `stop` and goes into the list, which is returned; a second one ends at
+@contextmanager
+def stop_on_signals(stop: threading.Event, tell: Callable[[], None] | None = None) -> Iterator[list[int]]:
+    """Within it, SIGINT, SIGTERM or SIGHUP sets `stop` and goes into the list it gives; a second one ends at
     once. `tell` is called as well."""
     signals: list[int] = []
 
@@ -116,9 +116,13 @@ def stop_on_signals(stop: threading.Event, tell: Callable[[], None] | None = Non
         if tell is not None:
             tell()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, ask_to_stop)
-    return signals
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, ask_to_stop) for number in numbers]
+    try:
+        yield signals
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _tell_load(load: Load) -> None:

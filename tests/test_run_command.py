@@ -1,0 +1,22 @@
+"""What a signal does to a run, and that nothing of it stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+from edge_fr.run_command import stop_on_signals
+
+
+def test_the_first_signal_asks_for_an_end_and_the_handlers_of_before_come_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    stop, told = threading.Event(), []
+    with stop_on_signals(stop, lambda: told.append("stopping")) as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(10)
+        assert signals == [signal.SIGTERM]
+        assert told == ["stopping"]
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # a second one ends at once
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler

@@ -65,7 +65,11 @@ class Receiver:
                 super().finish()
 
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
+                length = int(self.headers["content-length"])
+                body = self.rfile.read(length)
+                if len(body) < length:  # the sender was killed in the middle of it
+                    self.close_connection = True
+                    return
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 post = Post(self.path, headers, body, _is_signed(headers, body))
                 answer = receiver.answer(post)

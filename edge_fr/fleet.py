@@ -43,11 +43,10 @@ class Fleet:
 
     `networks` are the models that all lanes' pipelines were made with. A round takes at most `max_batch`
     frames, and no more than can be handled in `max_round_s`, as far as the last rounds tell; one at least.
-    `on_step` sees every frame with
-    what it gave, `on_load` is told when the machine stops keeping up and when it does again, `on_turn` is
-    called in every turn of the loop: once a round, and four times a second while it waits. A frame of
-    a live camera that is older than `max_age_s` is not looked at: whoever it shows may be gone. Cameras
-    may be added and removed from any thread while it runs.
+    `on_step` sees every frame with what it gave, `on_load` is told when the machine stops keeping up and
+    when it does again, `on_turn` is called in every turn of the loop: once a round, and four times a second
+    while it waits. A frame of a live camera that is older than `max_age_s` is not looked at: whoever it
+    shows may be gone. Cameras may be added and removed from any thread while it runs.
     """
 
     def __init__(
@@ -155,15 +154,8 @@ class Fleet:
         """What cameras came and went; tracks do not outlive their connection."""
         for lane in self.lanes:
             for change in lane.camera.take_changes():
-                told = camera_event(
-                    change.camera,
-                    online=change.online,
-                    at=change.at,
-                    pts_ns=change.pts_ns,
-                    reason=change.reason,
-                )
                 last = () if change.online else lane.pipeline.finish()
-                self._tell([*last, told])
+                self._tell([*last, camera_event(change)])
             if lane.camera.over:
                 self._raise(self._end(lane.camera.name))
 

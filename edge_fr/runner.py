@@ -139,9 +139,7 @@ def _turns(camera: Camera, pipeline: Pipeline) -> list[Event]:
     changes = camera.take_changes()
     stopped = camera.state != "RUNNING" or not all(change.online for change in changes)
     events = list(pipeline.finish()) if stopped else []
-    return events + [
-        camera_event(c.camera, online=c.online, at=c.at, pts_ns=c.pts_ns, reason=c.reason) for c in changes
-    ]
+    return [*events, *map(camera_event, changes)]
 
 
 def deliver(events: Iterable[Event], sinks: Sequence[Sink], summary: Summary) -> list[EdgeFrError]:

@@ -19,6 +19,7 @@ from edge_fr.errors import MissingDependencyError, SourceReadError
 from edge_fr.events import to_json
 from edge_fr.runner import Summary, run
 from edge_fr.stream import Camera, ReconnectPolicy
+from edge_fr.stream.connection import CameraChange
 from edge_fr.stream.source import Clock
 from edge_fr.structures import Frame
 from tests.test_pipeline import Keep, pipeline
@@ -96,7 +97,7 @@ def test_a_camera_that_can_never_succeed_ends_the_run_with_its_error_and_its_eve
 def test_a_camera_event_says_when_and_why_and_twice_the_same_has_one_key() -> None:
     noon = datetime(2026, 5, 1, 12, tzinfo=timezone.utc)
     event, again = (
-        camera_event("gate", online=False, at=noon, pts_ns=7, reason="no frame within 10 s") for _ in range(2)
+        camera_event(CameraChange("gate", False, noon, 7, "no frame within 10 s")) for _ in range(2)
     )
     values = to_json(event)
     assert values["type"] == "camera.offline"
@@ -104,7 +105,7 @@ def test_a_camera_event_says_when_and_why_and_twice_the_same_has_one_key() -> No
     assert (values["reason"], values["track_id"]) == ("no frame within 10 s", None)
     assert event.dedupe_key == again.dedupe_key
     assert event.event_id != again.event_id
-    back = camera_event("gate", online=True, at=noon, pts_ns=7)
+    back = camera_event(CameraChange("gate", True, noon, 7, ""))
     assert back.dedupe_key != event.dedupe_key
     assert "reason" not in to_json(back)
 

@@ -21,7 +21,7 @@ from edge_fr.metrics import SiteMetrics
 from edge_fr.pipeline import Step
 from edge_fr.quality import COMPONENTS, QualityPolicy
 from edge_fr.sensors import Sensor
-from edge_fr.stream.connection import CameraCounters
+from edge_fr.stream.connection import CameraChange, CameraCounters
 from edge_fr.stream.reconnect import State
 from edge_fr.structures import Faces, Frame, Refusal
 from edge_fr.timing import StageTimes
@@ -165,7 +165,7 @@ def test_what_cameras_and_lanes_count_is_read_when_it_is_asked_for() -> None:
 def test_events_are_counted_by_camera_and_type_from_zero_on() -> None:
     metrics = SiteMetrics([lane_of(camera())])
     assert read(metrics)["edge_fr_events_total", "door", "face.unknown"] == 0
-    gone = camera_event("door", online=False, at=FRAME.captured_at, pts_ns=0, reason="no frame within 10 s")
+    gone = camera_event(CameraChange("door", False, FRAME.captured_at, 0, "no frame within 10 s"))
     metrics.write(gone)
     assert read(metrics)["edge_fr_events_total", "door", "camera.offline"] == 1
 

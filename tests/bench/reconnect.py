@@ -82,7 +82,7 @@ class Owner:
             self._camera.wake.wait(0.1)
             self._camera.wake.clear()
             for c in self._camera.take_changes():
-                event = camera_event(c.camera, online=c.online, at=c.at, pts_ns=c.pts_ns, reason=c.reason)
+                event = camera_event(c)
                 self.events.append(event)
             frame = self._camera.take()
             if frame is not None:

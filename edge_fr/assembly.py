@@ -36,12 +36,14 @@ def run_site(
     on_step: Callable[[Lane, Frame, Step], None] | None = None,
     on_load: Callable[[Load], None] | None = None,
     service: Service | None = None,
+    summary: Summary | None = None,
 ) -> Summary:
     """Runs all cameras of a site until `stop` is set, or all of them are over.
 
     Relative paths are taken from `folder`. Events also go to `sinks`. Models, people, sinks and the port
     of the metrics are opened, and all secrets read, before the first camera is. `service` is told when
-    the first camera runs, or all were tried, and from then on that the loop turns.
+    the first camera runs, or all were tried, and from then on that the loop turns. Raises what `Fleet.run`
+    does; pass `summary` to have the counts then.
     """
     with ExitStack() as stack:
         models = site.models
@@ -98,6 +100,7 @@ def run_site(
             on_step=on_each_step,
             on_load=on_load,
             on_turn=on_turn,
+            summary=summary,
         )
         for lane in lanes:
             fleet.add(lane)

@@ -46,7 +46,8 @@ class Fleet:
     `on_step` sees every frame with what it gave, `on_load` is told when the machine stops keeping up and
     when it does again, `on_turn` is called in every turn of the loop: once a round, and four times a second
     while it waits. A frame of a live camera that is older than `max_age_s` is not looked at: whoever it
-    shows may be gone. Cameras may be added and removed from any thread while it runs.
+    shows may be gone. Cameras may be added and removed from any thread while it runs. Pass `summary` to have
+    the counts when `run` raises.
     """
 
     def __init__(
@@ -60,13 +61,14 @@ class Fleet:
         on_step: Callable[[Lane, Frame, Step], None] | None = None,
         on_load: Callable[[Load], None] | None = None,
         on_turn: Callable[[], None] | None = None,
+        summary: Summary | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         if max_batch < 1 or max_round_s <= 0:
             raise InputError(
                 f"max_batch is {max_batch} and max_round_s {max_round_s}, expected 1 and 0 or more"
             )
-        self.summary = Summary()
+        self.summary = summary or Summary()
         self.wake = threading.Event()
         self._networks = networks
         self._sinks = sinks
@@ -80,6 +82,7 @@ class Fleet:
         self._now_ns = now_ns
         self._lanes: dict[str, Lane] = {}
         self._asked: deque[Lane | str] = deque()  # lanes to add, names to remove
+        self._failed: list[EdgeFrError] = []  # why cameras did, for the end
         self._keeps_up = True
         self._virtual_ns = 0
 
@@ -101,7 +104,8 @@ class Fleet:
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set or all cameras are over; then all tracks are ended and cameras closed.
 
-        Raises what a stage or a sink raised, after the events of the tracks under way were written.
+        A camera that failed for good leaves the others alone. Raises at the end why each of them did, and
+        at once what a stage or a sink raised; in either case the events of all tracks were written.
         """
         started = time.perf_counter()
         try:
@@ -211,7 +215,9 @@ class Fleet:
             raise joined(failures)
 
     def _end_all(self) -> list[EdgeFrError]:
-        return [error for name in list(self._lanes) for error in self._end(name)]
+        lost = [error for name in list(self._lanes) for error in self._end(name)]
+        failed, self._failed = self._failed, []
+        return [*lost, *failed]
 
     def _end(self, name: str) -> list[EdgeFrError]:
         """Closes a camera and ends its tracks; returns what the sinks could not take."""
@@ -222,7 +228,10 @@ class Fleet:
         self.summary.dropped += lane.camera.counters.dropped + lane.too_old
         self.summary.damaged += lane.camera.counters.damaged
         self.summary.unfollowed += lane.pipeline.unfollowed
-        return deliver(lane.pipeline.finish(), self._sinks, self.summary)
+        if (error := lane.camera.error) is not None:
+            self._failed.append(type(error)(f"{name}: {error}"))
+        last = [*lane.pipeline.finish(), *map(camera_event, lane.camera.take_changes())]
+        return deliver(last, self._sinks, self.summary)
 
     def _pause_s(self, now_ns: int) -> float:
         waits = [lane.due_ns - now_ns for lane in self.lanes if lane.due_ns > now_ns]

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from edge_fr.errors import InputError
+from edge_fr.errors import EdgeFrError, InputError
 from edge_fr.pipeline import Pipeline
 from edge_fr.region import WHOLE, Region
 from edge_fr.stream.connection import CameraChange, CameraCounters
@@ -32,6 +32,8 @@ class Supply(Protocol):
     def state(self) -> State: ...
     @property
     def reason(self) -> str: ...
+    @property
+    def error(self) -> EdgeFrError | None: ...
     @property
     def hanging(self) -> int: ...
     @property

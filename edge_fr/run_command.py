@@ -85,21 +85,24 @@ def _run_site(arguments: argparse.Namespace) -> int:
             raise InputError(f"--{option} is for one source; write it into {arguments.config}")
     path = Path(arguments.config)
     site = read_site(path)
-    stop, service = threading.Event(), Service()
+    summary, stop, service = Summary(), threading.Event(), Service()
     printer = Printer(arguments.json, stop=None, with_camera=True)
-    with stop_on_signals(stop, service.stopping) as signals, Progress(None, str(path)) as progress:
-        summary = run_site(
-            site,
-            path.parent,
-            stop,
-            sinks=(printer,),
-            unproven=arguments.unproven,
-            on_step=lambda lane, frame, step: progress.advance(),
-            on_load=_tell_load,
-            service=service,
-        )
-    if not arguments.json:
-        tell(summary)
+    try:
+        with stop_on_signals(stop, service.stopping) as signals, Progress(None, str(path)) as progress:
+            run_site(
+                site,
+                path.parent,
+                stop,
+                sinks=(printer,),
+                unproven=arguments.unproven,
+                on_step=lambda lane, frame, step: progress.advance(),
+                on_load=_tell_load,
+                service=service,
+                summary=summary,
+            )
+    finally:
+        if not arguments.json:
+            tell(summary)
     return 130 if signal.SIGINT in signals else 0
 
 

@@ -92,6 +92,31 @@ def test_the_lines_to_read_say_which_camera(scene: Path, receiver: Receiver) -> 
     assert "50 frames in" in done.stderr
 
 
+def test_a_video_that_was_cut_short_is_told_and_harms_no_other(scene: Path) -> None:
+    whole = (scene / "grace.avi").read_bytes()
+    (scene / "cut.avi").write_bytes(whole[: len(whole) * 2 // 3])
+    (scene / "text.avi").write_text("no video at all")
+    site = scene / "cut.yaml"
+    site.write_text(
+        "{gallery: people.db, models: {threads: 1}, cameras: "
+        "{cut: {source: cut.avi}, door: {source: eileen.avi}, text: {source: text.avi}}}"
+    )
+    done = run(site, "--json")
+    assert done.returncode == 1
+    first, second = sorted(done.stderr.removeprefix("edge-fr: ").splitlines())
+    assert re.match("cut: .*cut.avi broke off after .* frames", first)
+    assert re.match("text: .*text.avi", second)
+    printed = [json.loads(line) for line in done.stdout.splitlines()]
+    of = {name: [e["type"] for e in printed if e["camera"] == name] for name in ("cut", "door", "text")}
+    assert of == {
+        "cut": ["face.unknown", "face.ended", "camera.offline"],
+        "door": ["face.identified", "face.ended"],
+        "text": ["camera.offline"],
+    }
+    done = run(site)
+    assert (done.returncode, "frames in" in done.stderr) == (1, True)  # what was done is told all the same
+
+
 def test_a_secret_that_is_not_there_is_told_before_any_camera_is_opened(scene: Path) -> None:
     site = scene / "site.yaml"
     site.write_text(SITE.replace("WHERE", "http://127.0.0.1:9/"))

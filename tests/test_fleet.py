@@ -15,8 +15,9 @@ from fakes import card
 from numpy.typing import NDArray
 
 from edge_fr.decide import Decider
-from edge_fr.errors import EventError, InputError
+from edge_fr.errors import EdgeFrError, EventError, InputError, MissingDependencyError, SourceReadError
 from edge_fr.fleet import Fleet, Load
+from edge_fr.health import HealthCheck
 from edge_fr.image import TEMPLATE
 from edge_fr.lane import Lane
 from edge_fr.pipeline import Pipeline
@@ -58,6 +59,7 @@ class DrawnCamera:
     taken: list[int] = field(default_factory=list)
     state: State = "RUNNING"
     reason: str = ""
+    error: EdgeFrError | None = None
     hanging: int = 0
 
     @property
@@ -305,6 +307,73 @@ def test_a_camera_that_goes_ends_its_tracks_and_says_so_and_no_other_is_touched(
     assert [event.reason for event in told] == ["no frame within 10 s"]
     assert here.taken[-1] >= 28
     assert keep.kinds("here").count("face.ended") == 1
+
+
+def failing(camera: DrawnCamera, error: EdgeFrError) -> None:
+    """What a `Camera` does when nothing of it will ever come again."""
+    at = datetime.now(timezone.utc)
+    camera.state, camera.reason, camera.error = "FAILED", str(error), error
+    camera.changes, camera.count = [CameraChange(camera.name, False, at, 0, str(error))], camera.came
+
+
+def test_cameras_that_failed_for_good_leave_the_others_alone_and_are_told_at_the_end() -> None:
+    clock = Clock()
+    networks = DrawnNetworks(clock)
+    cut, never = DrawnCamera("cut", clock, live=False), DrawnCamera("never", clock)
+    here, keep = DrawnCamera("here", clock), Keep()
+    fleet, lanes = fleet_of([cut, never, here], networks, clock, sinks=[keep])
+
+    def fail(lane: Lane, frame: Frame, step: Any) -> None:
+        if lane.camera is here and frame.index == 5:
+            failing(cut, SourceReadError("cut.mp4 broke off after 5 frames"))
+            failing(never, MissingDependencyError("GStreamer has no nvarguscamerasrc"))
+        if lane.camera is here and frame.index == 20:  # meanwhile
+            assert [lane.camera.name for lane in fleet.lanes] == ["here"]
+            cameras = HealthCheck(lanes).report().details["cameras"]
+            assert cameras["cut"] == {"state": "FAILED", "reason": "cut.mp4 broke off after 5 frames"}
+
+    fleet._on_step = fail
+    message = r"^cut: cut\.mp4 broke off after 5 frames\nnever: GStreamer has no nvarguscamerasrc$"
+    with pytest.raises(SourceReadError, match=message):
+        drive(fleet, clock, 5 * SECOND)
+    assert here.taken[-1] >= 48
+    for name, reason in (("cut", "broke off"), ("never", "no nvarguscamerasrc")):
+        assert keep.kinds(name)[-2:] == ["face.ended", "camera.offline"]
+        (told,) = [e for e in keep.events if (e.camera, e.type) == (name, "camera.offline")]
+        assert reason in told.reason
+    assert keep.kinds("here")[-1] == "face.ended"
+    assert [camera.closed for camera in (cut, never, here)] == [1, 1, 1]
+
+
+def test_a_camera_that_fails_just_before_the_end_is_told_all_the_same() -> None:
+    clock = Clock()
+    networks = DrawnNetworks(clock)
+    camera, keep, stop = DrawnCamera("a", clock), Keep(), threading.Event()
+    fleet, _ = fleet_of([camera], networks, clock, sinks=[keep])
+
+    def fail(lane: Lane, frame: Frame, step: Any) -> None:
+        failing(camera, SourceReadError("the cable was pulled"))
+        stop.set()
+
+    fleet._on_step = fail
+    with pytest.raises(SourceReadError, match=r"^a: the cable was pulled$"):
+        fleet.run(stop)
+    assert keep.kinds("a") == ["camera.offline"]
+
+
+def test_what_a_stage_raised_comes_first_and_the_cameras_that_failed_after_it() -> None:
+    clock = Clock()
+    networks = DrawnNetworks(clock)
+    camera = DrawnCamera("a", clock)
+
+    def fragile(frame: Frame, faces: Faces) -> Faces:
+        failing(camera, SourceReadError("the cable was pulled"))
+        raise InputError("this stage is broken")
+
+    fleet = Fleet(networks, now_ns=clock)  # type: ignore[arg-type]
+    fleet.add(Lane(camera, pipeline(networks, fragile)))
+    with pytest.raises(InputError, match=r"^this stage is broken\na: the cable was pulled$"):
+        drive(fleet, clock, 60 * SECOND)
 
 
 def test_cameras_come_and_go_while_it_runs() -> None:

@@ -156,7 +156,7 @@ def test_no_frame_of_a_file_is_lost_however_slow_the_owner() -> None:
             if taken is not None:
                 time.sleep(0.002)
                 got.append((taken.index, taken.pts_ns))
-        assert camera.take_changes() == []  # a file neither comes nor goes
+        assert camera.take_changes() == []  # a file that is whole neither comes nor goes
     assert got == [(i, i) for i in range(20)]
     assert (camera.state, camera.counters.dropped, opener.calls) == ("ENDED", 0, 1)
 
@@ -183,15 +183,19 @@ def test_a_file_that_hangs_is_given_up_and_failed() -> None:
     with Camera(Opener(hangs), name="clip", live=False, policy=IMPATIENT) as camera:
         wait_for(lambda: camera.state == "FAILED")
         assert camera.reason == "no frame within 0.3 s"
+        assert isinstance(camera.error, SourceReadError)
+        assert str(camera.error) == "clip: no frame within 0.3 s"
         back.set()
 
 
-def test_what_a_file_was_broken_by_is_kept() -> None:
+def test_what_a_file_was_broken_by_is_kept_and_told_after_its_frames() -> None:
     with Camera(Opener(Scripted(frame(), breaks)), name="clip", live=False) as camera:
         wait_for(lambda: camera.state == "FAILED")
         assert not camera.over  # its frame is still there
+        assert camera.take_changes() == []
         assert camera.take() is not None
         assert camera.over
+        assert [(c.online, c.reason) for c in camera.take_changes()] == [(False, "the cable was pulled")]
         assert str(camera.error) == "the cable was pulled"
 
 

@@ -132,7 +132,7 @@ def test_what_can_never_succeed_is_not_tried_again() -> None:
     assert machine.state == "FAILED"
 
 
-def test_a_file_is_read_once_without_turns_and_its_failure_is_final() -> None:
+def test_a_file_is_read_once_and_turns_only_when_it_fails_which_is_final() -> None:
     machine = link(live=False)
     machine.tick(0)
     machine.frame(0)
@@ -141,8 +141,9 @@ def test_a_file_is_read_once_without_turns_and_its_failure_is_final() -> None:
     machine.hold()
     assert machine.due_ns is None  # nobody waits for the file: it waits for us
     machine.frame(100 * S)
+    assert machine.turns == []
     machine.failed(101 * S, "broke off")
-    assert (machine.state, machine.turns) == ("FAILED", [])
+    assert (machine.state, machine.turns) == ("FAILED", [Turn(False, "broke off")])
 
 
 def test_a_source_that_ended_stays_ended() -> None:

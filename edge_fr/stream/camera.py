@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from types import TracebackType
 
-from edge_fr.errors import EdgeFrError, InputError, MissingDependencyError
+from edge_fr.errors import EdgeFrError, InputError, MissingDependencyError, SourceReadError
 from edge_fr.stream.connection import Attempt, CameraChange, CameraCounters, Connection
 from edge_fr.stream.reconnect import Link, ReconnectPolicy, State
 from edge_fr.stream.source import Clock
@@ -93,9 +93,12 @@ class Camera:
     def take_changes(self) -> list[CameraChange]:
         """How the camera went and came since the last call, oldest first: offline and online alternate.
 
-        Only live cameras go and come. What is not taken is kept.
+        A file goes only when it fails, and that is told once its frames were taken. What is not taken is
+        kept.
         """
         with self._news:
+            if self._waiting and not self.live:
+                return []
             changes = list(self._changes)
             self._changes.clear()
             return changes
@@ -174,6 +177,8 @@ class Camera:
                 elif action == "give up":
                     self._count(failures=1)
                     self._let_go()
+                    if self._link.state == "FAILED":
+                        self.error = SourceReadError(f"{self.uri}: {self._link.reason}")
                 if before == "RUNNING" and self._link.state != "RUNNING":
                     self._count(stale=1)
                 self._tell()

@@ -83,8 +83,8 @@ class Link:
     Times are of any clock that never goes back, in nanoseconds. `state` and `reason` (why it is not
     running) are its answer; `turns` collects the changes between online and offline, which always
     alternate: online with a connection's first frame, offline when it is given up or never came about.
-    A camera that is stale is still online. A source that is not `live` is never opened twice, and its
-    failures are final.
+    A camera that is stale is still online. A source that is not `live` is never opened twice and its
+    failures are final; offline is all that it can turn.
     """
 
     def __init__(
@@ -181,6 +181,6 @@ class Link:
         return round((policy.stale_after_s if stale else policy.read_timeout_s) * 1e9)
 
     def _turn(self, online: bool, reason: str) -> None:
-        if self._live and online is not self._online:
+        if (self._live or not online) and online is not self._online:
             self._online = online
             self.turns.append(Turn(online, reason))

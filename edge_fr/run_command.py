@@ -101,7 +101,7 @@ def _run_site(arguments: argparse.Namespace) -> int:
                 summary=summary,
             )
     finally:
-        if not arguments.json:
+        if summary.wall_s and not arguments.json:  # else it could not begin
             tell(summary)
     return 130 if signal.SIGINT in signals else 0
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from edge_fr.camera_event import camera_event
 from edge_fr.errors import EdgeFrError, InputError
-from edge_fr.lane import Lane
+from edge_fr.lane import Lane, Supply
 from edge_fr.networks import Networks
 from edge_fr.pipeline import Step
 from edge_fr.runner import Sink, Summary, deliver, joined
@@ -28,6 +28,7 @@ from edge_fr.stream.freshness import MAX_AGE_S, is_current
 from edge_fr.structures import Event, Frame
 
 _IDLE_NS = 250_000_000  # how often a fleet without work looks whether it is to stop
+_CLOSING_NS = 2_000_000_000  # how long a fleet waits at its end for cameras that hang, all together
 _KEEPS_UP = 0.9  # of the frames that came and were asked for
 
 
@@ -82,6 +83,7 @@ class Fleet:
         self._now_ns = now_ns
         self._lanes: dict[str, Lane] = {}
         self._asked: deque[Lane | str] = deque()  # lanes to add, names to remove
+        self._ending: list[Supply] = []  # cameras that were asked to end and are still to be closed
         self._failed: list[EdgeFrError] = []  # why cameras did, for the end
         self._keeps_up = True
         self._virtual_ns = 0
@@ -216,15 +218,22 @@ class Fleet:
 
     def _end_all(self) -> list[EdgeFrError]:
         lost = [error for name in list(self._lanes) for error in self._end(name)]
+        give_up_ns = self._now_ns() + _CLOSING_NS
+        for camera in self._ending:
+            camera.close(max(0, give_up_ns - self._now_ns()) / 1e9)
         failed, self._failed = self._failed, []
         return [*lost, *failed]
 
     def _end(self, name: str) -> list[EdgeFrError]:
-        """Closes a camera and ends its tracks; returns what the sinks could not take."""
+        """Ends a camera and its tracks, and waits for nothing; returns what the sinks could not take."""
         lane = self._lanes.pop(name, None)
         if lane is None:
             return []
-        lane.camera.close()
+        lane.camera.end()
+        for camera in [camera for camera in self._ending if not camera.hanging]:
+            camera.close(0)
+            self._ending.remove(camera)
+        self._ending.append(lane.camera)
         self.summary.dropped += lane.camera.counters.dropped + lane.too_old
         self.summary.damaged += lane.camera.counters.damaged
         self.summary.unfollowed += lane.pipeline.unfollowed

@@ -56,6 +56,7 @@ class DrawnCamera:
     changes: list[CameraChange] = field(default_factory=list)
     started: int = 0
     closed: int = 0
+    calls: list[tuple[Any, ...]] = field(default_factory=list)  # of `end` and `close`, may be shared
     taken: list[int] = field(default_factory=list)
     state: State = "RUNNING"
     reason: str = ""
@@ -90,8 +91,13 @@ class DrawnCamera:
         changes, self.changes = self.changes, []
         return changes
 
-    def close(self) -> None:
+    def end(self) -> None:
+        self.calls.append(("end", self.name))
+
+    def close(self, timeout_s: float) -> None:
         self.closed += 1
+        self.calls.append(("close", self.name, timeout_s))
+        self.clock.ns += round(timeout_s * 1e9) if self.hanging else 0
 
     def _newest(self) -> int | None:
         last = self.taken[-1] if self.taken else -1
@@ -395,6 +401,52 @@ def test_cameras_come_and_go_while_it_runs() -> None:
     assert first.closed == 1
     assert second.taken[0] >= 10
     assert second.taken[-1] >= 38
+
+
+def test_all_cameras_are_asked_to_end_before_any_is_waited_for_and_one_that_hangs_delays_none() -> None:
+    clock, calls = Clock(), []  # type: ignore[var-annotated]
+    networks = DrawnNetworks(clock)
+    cameras = [DrawnCamera(name, clock, hanging=1, calls=calls) for name in "abc"]
+    fleet, _ = fleet_of(cameras, networks, clock)
+
+    class Stopped(Keep):
+        def write(self, event: Event) -> None:
+            super().write(event)
+            assert not [call for call in calls if call[0] == "close"]  # what is owed is written first
+
+    keep = Stopped()
+    fleet._sinks = [keep]
+    drive(fleet, clock, SECOND)
+    assert len(keep.events) == 6  # each camera's face, and its end
+    assert calls == [
+        ("end", "a"),
+        ("end", "b"),
+        ("end", "c"),
+        ("close", "a", 2),
+        ("close", "b", 0),
+        ("close", "c", 0),
+    ]
+
+
+def test_a_camera_that_hangs_is_removed_without_waiting_and_closed_when_it_is_back() -> None:
+    clock, calls = Clock(), []  # type: ignore[var-annotated]
+    networks = DrawnNetworks(clock)
+    cameras = [DrawnCamera(name, clock, hanging=1, calls=calls) for name in "abc"]
+    fleet, _ = fleet_of(cameras, networks, clock)
+
+    def remove(lane: Lane, frame: Frame, step: Any) -> None:
+        if lane.camera is cameras[2]:
+            if frame.index in (5, 10):
+                fleet.remove("ab"[frame.index // 10])
+            if frame.index == 7:
+                assert calls == [("end", "a")]
+                cameras[0].hanging = 0
+            if frame.index == 12:
+                assert calls == [("end", "a"), ("end", "b"), ("close", "a", 0)]
+
+    fleet._on_step = remove
+    drive(fleet, clock, 2 * SECOND)
+    assert calls[3:] == [("end", "c"), ("close", "b", 2), ("close", "c", 0)]
 
 
 def test_every_turn_of_the_loop_is_told_whether_or_not_there_is_a_frame() -> None:

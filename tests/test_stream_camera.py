@@ -297,6 +297,19 @@ def test_closing_takes_no_longer_than_it_may_and_leaves_what_hangs() -> None:
     wait_for(lambda: camera.hanging == 0)
 
 
+def test_a_camera_that_is_asked_to_end_gives_nothing_more_and_is_not_waited_for() -> None:
+    back = threading.Event()
+    camera = live(Scripted(frame(), lambda _: back.wait(60), frame(7)))
+    camera.start()
+    wait_for(lambda: camera.counters.frames == 1)
+    camera.end()
+    assert (camera.state, camera.over, camera.take()) == ("ENDED", True, None)
+    assert (camera.hanging, camera.counters.abandoned) == (1, 0)  # it may come back yet
+    back.set()
+    camera.close(timeout_s=60)
+    assert (camera.hanging, camera.counters.abandoned, camera.counters.frames) == (0, 0, 1)
+
+
 def test_a_closed_camera_leaves_no_thread() -> None:
     before = set(threading.enumerate())
     with live(Scripted(frame(), until_stopped)) as camera:

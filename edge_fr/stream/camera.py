@@ -25,8 +25,9 @@ class Camera:
 
     `open` makes a connection; it is called in a thread of its own, which reads the connection, closes it,
     and may hang without harm. Its argument is set when the connection is no longer wanted. The owner
-    calls `start`, then `take` and `take_changes` whenever `wake` is set, and `close`; none of them ever
-    waits for the camera. Both threads of a camera are its own: one that hangs touches no other.
+    calls `start`, then `take` and `take_changes` whenever `wake` is set, and `end`; none of them ever waits
+    for the camera, only `close` does, for a while. Both threads of a camera are its own: one that hangs
+    touches no other.
 
     Of a live camera the newest frame waits to be taken; of a file every frame, and reading waits with
     it. `pts_ns` goes on from one connection to the next, with the time between them, and `index` counts
@@ -141,17 +142,21 @@ class Camera:
             ours = self._counters
             return replace(ours, dropped=ours.dropped + dropped, damaged=ours.damaged + damaged)
 
-    def close(self, timeout_s: float = 2.0) -> None:
-        """Ends the camera, within `timeout_s`; a connection that hangs is left to itself then."""
+    def end(self) -> None:
+        """Asks the camera to end, and does not wait for it."""
         with self._news:
             self._link.ended("closed")
             self._waiting.clear()
-            attempt, left = self._attempt, list(self._left)
             self._let_go()
             self._news.notify_all()
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Ends the camera, within `timeout_s`; a connection that hangs is left to itself then."""
+        self.end()
         give_up = time.monotonic() + timeout_s
-        threads = [a.thread for a in (attempt, *left) if a is not None]
-        for thread in (self._supervisor, *threads):
+        with self._news:
+            threads = [self._supervisor, *(attempt.thread for attempt in self._left)]
+        for thread in threads:
             if thread is not None and thread.ident is not None:
                 thread.join(max(0.0, give_up - time.monotonic()))
         with self._news:

@@ -34,7 +34,8 @@ def serve(options: argparse.Namespace) -> None:
         "( videotestsrc is-live=true pattern=smpte ! "
         f"capsfilter name=size caps={caps(options.size, options.fps)} ! "
         f"videoconvert ! video/x-raw,format=I420 ! {CHAINS[options.codec]} pt=96 "
-        "audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay1 pt=97 )"
+        + ("" if options.silent else "audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay1 pt=97 ")
+        + ")"
     )
     if options.file:
         payload = "h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1"
@@ -76,5 +77,6 @@ if __name__ == "__main__":
     parser.add_argument("--size", default="322x240")
     parser.add_argument("--fps", type=int, default=25)
     parser.add_argument("--file", help="serve this MP4 instead, at its own pace")
+    parser.add_argument("--silent", action="store_true", help="no sound beside the picture")
     parser.add_argument("--then", metavar="WxH", help="the size from two seconds on")
     serve(parser.parse_args())

@@ -18,12 +18,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import NamedTuple
 
-from edge_fr.camera_event import camera_event
+from edge_fr.camera_event import Supply, turns
 from edge_fr.errors import EdgeFrError, InputError
-from edge_fr.lane import Lane, Supply
+from edge_fr.lane import Lane
 from edge_fr.networks import Networks
 from edge_fr.pipeline import Step
-from edge_fr.runner import Sink, Summary, deliver, joined
+from edge_fr.runner import Sink, Summary, deliver, ending, joined
 from edge_fr.stream.freshness import MAX_AGE_S, is_current
 from edge_fr.structures import Event, Frame
 
@@ -111,15 +111,8 @@ class Fleet:
         """
         started = time.perf_counter()
         try:
-            self._loop(stop)
-        except BaseException as error:
-            if failures := self._end_all():
-                first = [error] if isinstance(error, EdgeFrError) else []
-                raise joined([*first, *failures]) from error
-            raise
-        else:
-            if failures := self._end_all():
-                raise joined(failures)
+            with ending(self._end_all):
+                self._loop(stop)
         finally:
             self.summary.wall_s += time.perf_counter() - started
             self.summary.stages = self._networks.times.summary()
@@ -157,11 +150,9 @@ class Fleet:
             asked.camera.start()
 
     def _hear(self) -> None:
-        """What cameras came and went; tracks do not outlive their connection."""
+        """What cameras came and went."""
         for lane in self.lanes:
-            for change in lane.camera.take_changes():
-                last = () if change.online else lane.pipeline.finish()
-                self._tell([*last, camera_event(change)])
+            self._tell(turns(lane.camera, lane.pipeline))
             if lane.camera.over:
                 self._raise(self._end(lane.camera.name))
 
@@ -239,7 +230,7 @@ class Fleet:
         self.summary.unfollowed += lane.pipeline.unfollowed
         if (error := lane.camera.error) is not None:
             self._failed.append(type(error)(f"{name}: {error}"))
-        last = [*lane.pipeline.finish(), *map(camera_event, lane.camera.take_changes())]
+        last = [*lane.pipeline.finish(), *turns(lane.camera, lane.pipeline)]
         return deliver(last, self._sinks, self.summary)
 
     def _pause_s(self, now_ns: int) -> float:

@@ -2,47 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from edge_fr.errors import EdgeFrError, InputError
+from edge_fr.camera_event import Supply
+from edge_fr.errors import InputError
 from edge_fr.pipeline import Pipeline
 from edge_fr.region import WHOLE, Region
-from edge_fr.stream.connection import CameraChange, CameraCounters
-from edge_fr.stream.reconnect import State
-from edge_fr.structures import Frame
 
 _NOMINAL_PERIOD_NS = 40_000_000  # of a camera without a rate: it waits as one of 25 frames a second does
 _WINDOW_NS = 10_000_000_000  # rates are counted over as long
-
-
-class Supply(Protocol):
-    """What a fleet, and those who watch it, need of a camera; `edge_fr.stream.Camera` is one."""
-
-    wake: threading.Event
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def live(self) -> bool: ...
-    @property
-    def over(self) -> bool: ...
-    @property
-    def state(self) -> State: ...
-    @property
-    def reason(self) -> str: ...
-    @property
-    def error(self) -> EdgeFrError | None: ...
-    @property
-    def hanging(self) -> int: ...
-    @property
-    def counters(self) -> CameraCounters: ...
-    def start(self) -> None: ...
-    def take(self) -> Frame | None: ...
-    def take_changes(self) -> list[CameraChange]: ...
-    def end(self) -> None: ...
-    def close(self, timeout_s: float) -> None: ...
 
 
 @dataclass(eq=False)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Protocol
 
-from edge_fr.camera_event import camera_event
+from edge_fr.camera_event import turns
 from edge_fr.errors import EdgeFrError
 from edge_fr.pipeline import Pipeline, Step
 from edge_fr.stream import Camera, Skipped, Source, is_current
@@ -72,21 +72,16 @@ def run(
     summary = summary or Summary()
     started = time.perf_counter()
     buffer: FrameBuffer | None = None
-    feed: Generator[Frame | None, None, None]
+    feed: Generator[Frame, None, None]
     if isinstance(source, Camera):
-        feed = _watch(source, stop)
+        feed = _watch(source, stop, lambda: _tell(turns(source, pipeline), sinks, summary))
     else:
         buffer = FrameBuffer(source, live=source.live, stop=stop)
         feed = iter(buffer)
     try:
-        with closing(feed) as frames:
+        with ending(lambda: deliver(pipeline.finish(), sinks, summary)), closing(feed) as frames:
             waiting = time.perf_counter_ns()
             for frame in frames:
-                turns = _turns(source, pipeline) if isinstance(source, Camera) else []
-                if failures := deliver(turns, sinks, summary):
-                    raise joined(failures)
-                if frame is None:
-                    continue
                 if source.live and not is_current(frame.captured_at, datetime.now(timezone.utc), max_age_s):
                     summary.late += 1
                     continue
@@ -94,20 +89,10 @@ def run(
                 step = pipeline.process(frame)
                 summary.frames += 1
                 summary.faces += len(step.faces)
-                if failures := deliver(step.events, sinks, summary):
-                    raise joined(failures)
+                _tell(step.events, sinks, summary)
                 if on_step is not None:
                     on_step(frame, step)
                 waiting = time.perf_counter_ns()
-    except BaseException as error:
-        failures = deliver(pipeline.finish(), sinks, summary)
-        if failures:
-            first = [error] if isinstance(error, EdgeFrError) else []
-            raise joined([*first, *failures]) from error
-        raise
-    else:
-        if failures := deliver(pipeline.finish(), sinks, summary):
-            raise joined(failures)
     finally:
         losses = source.counters if isinstance(source, Camera) else source
         summary.dropped = losses.dropped + (buffer.dropped if buffer is not None else 0)
@@ -119,27 +104,43 @@ def run(
     return summary
 
 
-def _watch(camera: Camera, stop: threading.Event | None) -> Generator[Frame | None, None, None]:
-    """A camera's frames, and None whenever there is none, until it is over; then raises why it failed."""
+def _watch(
+    camera: Camera, stop: threading.Event | None, hear: Callable[[], None]
+) -> Generator[Frame, None, None]:
+    """A camera's frames until it is over; then raises why it failed. Calls `hear` before it takes each, and
+    ten times a second while there is none."""
     while stop is None or not stop.is_set():
         over = camera.over
+        hear()
         frame = camera.take()
-        yield frame
-        if frame is None and over:
-            if camera.error is not None:
-                raise camera.error
-            return
-        if frame is None:
+        if frame is not None:
+            yield frame
+        elif not over:
             camera.wake.wait(_GLANCE_S)
             camera.wake.clear()
+        elif camera.error is not None:
+            raise camera.error
+        else:
+            return
 
 
-def _turns(camera: Camera, pipeline: Pipeline) -> list[Event]:
-    """The camera's own events, and before them those of the tracks that a camera that stopped had."""
-    changes = camera.take_changes()
-    stopped = camera.state != "RUNNING" or not all(change.online for change in changes)
-    events = list(pipeline.finish()) if stopped else []
-    return [*events, *map(camera_event, changes)]
+@contextmanager
+def ending(last: Callable[[], list[EdgeFrError]]) -> Iterator[None]:
+    """Calls `last` however its block ends, and raises what that returns, after what the block raised."""
+    try:
+        yield
+    except BaseException as error:
+        if failures := last():
+            first = [error] if isinstance(error, EdgeFrError) else []
+            raise joined([*first, *failures]) from error
+        raise
+    if failures := last():
+        raise joined(failures)
+
+
+def _tell(events: Iterable[Event], sinks: Sequence[Sink], summary: Summary) -> None:
+    if failures := deliver(events, sinks, summary):
+        raise joined(failures)
 
 
 def deliver(events: Iterable[Event], sinks: Sequence[Sink], summary: Summary) -> list[EdgeFrError]:

@@ -315,6 +315,23 @@ def test_a_camera_that_goes_ends_its_tracks_and_says_so_and_no_other_is_touched(
     assert keep.kinds("here").count("face.ended") == 1
 
 
+def test_a_camera_that_falls_silent_ends_its_tracks_and_is_not_offline_yet() -> None:
+    clock = Clock()
+    networks = DrawnNetworks(clock)
+    camera, keep = DrawnCamera("a", clock), Keep()
+    fleet, _ = fleet_of([camera], networks, clock, sinks=[keep])
+
+    def silent(lane: Lane, frame: Frame, step: Any) -> None:
+        if frame.index == 10:
+            camera.state, camera.period_ns = "STALE", 3600 * SECOND
+
+    fleet._on_step, kinds = silent, []  # type: ignore[var-annotated]
+    fleet._on_turn = lambda: kinds.append(keep.kinds("a")[-1:])
+    drive(fleet, clock, 2 * SECOND)
+    assert kinds[-1] == ["face.ended"]  # while it ran
+    assert keep.kinds("a").count("face.ended") == 1
+
+
 def failing(camera: DrawnCamera, error: EdgeFrError) -> None:
     """What a `Camera` does when nothing of it will ever come again."""
     at = datetime.now(timezone.utc)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
@@ -17,11 +18,12 @@ import pytest
 from edge_fr.camera_event import camera_event
 from edge_fr.errors import MissingDependencyError, SourceReadError
 from edge_fr.events import to_json
+from edge_fr.pipeline import Step
 from edge_fr.runner import Summary, run
 from edge_fr.stream import Camera, ReconnectPolicy
 from edge_fr.stream.connection import CameraChange
 from edge_fr.stream.source import Clock
-from edge_fr.structures import Frame
+from edge_fr.structures import Event, Frame
 from tests.test_pipeline import Keep, pipeline
 
 HASTY = ReconnectPolicy(first_delay_s=0.01, max_delay_s=0.05)
@@ -71,6 +73,39 @@ def test_tracks_end_when_the_camera_goes_and_begin_anew_when_it_is_back() -> Non
     assert first.pts_ns < second.pts_ns
     assert camera.counters.frames - summary.frames - summary.dropped in (0, 1)  # the last may wait untaken
     assert summary.events["camera.offline"] == 1
+
+
+def test_tracks_end_as_soon_as_a_camera_falls_silent() -> None:
+    stop, sink, ended = threading.Event(), Keep(), threading.Event()
+    policy = ReconnectPolicy(stale_after_s=0.2, read_timeout_s=3600, open_timeout_s=3600)
+
+    class Watch:
+        def write(self, event: Event) -> None:
+            if event.type == "face.ended":
+                ended.set()
+
+    def silent() -> None:
+        assert ended.wait(60)
+        stop.set()
+
+    with Camera(lambda _: Connection(silent), name="gate", live=True, policy=policy) as camera:
+        run(camera, pipeline(), sinks=[sink, Watch()], stop=stop)
+    assert sink.types == ["camera.online", "face.identified", "face.ended"]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_file_is_seen_to_its_last_frame_whether_or_not_it_was_cut_there(cut: bool) -> None:
+    sink = Keep()
+
+    def until_it_was_read(frame: Frame, step: Step) -> None:
+        while frame.index == 27 and camera.state == "RUNNING":  # the last two wait
+            threading.Event().wait(0.005)
+
+    cut_short = pytest.raises(SourceReadError, match="the cable was pulled") if cut else nullcontext()
+    with Camera(lambda _: Connection(broken if cut else bool), name="clip", live=False) as camera, cut_short:
+        run(camera, pipeline(), sinks=[sink], on_step=until_it_was_read)
+    assert sink.types == ["face.identified", "face.ended", *(["camera.offline"] if cut else [])]
+    assert sink.events[1].pts_ns == 29 * 40_000_000  # when the face was seen last
 
 
 def test_frames_that_come_too_late_are_not_announced_as_now() -> None:

@@ -192,7 +192,7 @@ def delayed(from_port: int, delay_s: float) -> RawServer:
 def test_pictures_are_dated_by_the_camera_once_its_sender_reports_come(start: Start) -> None:
     if gstreamer.load().ElementFactory.make("rtspsrc").find_property("add-reference-timestamp-meta") is None:
         pytest.skip("GStreamer before 1.22 passes no sender times on")
-    # GStreamer's server may never send a report while a stream that it offers, such as sound, is not asked for.
+    # GStreamer's server may never send a report while it offers a stream, such as sound, that is not wanted.
     port, _ = start("h264", "--silent")
     with (
         delayed(port, 0.6) as network,

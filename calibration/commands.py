@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.strata import FACES, FEWEST_FACES, FRAMES, CalibrationSet, stratify
+from calibration.strata import FACES, FEWEST_FACES, FRAMES, CalibrationSet, Stratum, stratify, with_shares
 from edge_fr.engine import ModelCard
 from edge_fr.errors import InputError
 
@@ -35,6 +36,11 @@ def add_quantize(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT.onnx")
     parser.add_argument(
         "--keep", metavar="LAYERS", help="names of layers to leave in floating point, with commas"
+    )
+    parser.add_argument(
+        "--strata",
+        metavar="NAME=SHARE,...",
+        help="such as clean=0.7,masked=0.3, instead of the usual ones, if cameras see nothing else",
     )
     _add_pictures(parser)
     parser.set_defaults(command=_quantize)
@@ -111,7 +117,9 @@ def _quantize(arguments: argparse.Namespace) -> None:
 
     path = _original(arguments)
     model, card = load(path)
-    pictures = _pictures(arguments, card)
+    usual = _usual_strata(card)
+    strata = usual if arguments.strata is None else with_shares(arguments.strata, usual)
+    pictures = _pictures(arguments, card, strata)
     _say(", ".join(f"{name} {len(rows)}" for name, rows in pictures.strata.items()))
     keep = arguments.keep.split(",") if arguments.keep else []
     made = convert(model, card, pictures, precision=arguments.precision, target=arguments.target, keep=keep)
@@ -167,14 +175,20 @@ def _compare(arguments: argparse.Namespace) -> None:
             f"warning: {after.card.name} was not made from {before.card.name}: their weights are "
             f"{after.card.weights_digest} and {before.card.weights_digest}"
         )
-    pictures = _pictures(arguments, before.card)
+    pictures = _pictures(arguments, before.card, FACES)
     if after.card.calibration_digest == pictures.digest:
         _say(f"warning: {after.card.name} was calibrated on these very pictures; give others, or a --seed")
     for line in lines(drifts(before, after, pictures.strata)):
         print(line)
 
 
-def _pictures(arguments: argparse.Namespace, card: ModelCard) -> CalibrationSet:
+def _usual_strata(card: ModelCard) -> dict[str, Stratum]:
+    return FRAMES if card.task == "detect" else FACES
+
+
+def _pictures(
+    arguments: argparse.Namespace, card: ModelCard, strata: Mapping[str, Stratum]
+) -> CalibrationSet:
     """The stratified set that the arguments ask for."""
     from calibration.convert import fit_frames
     from calibration.faces import gather_frames
@@ -182,9 +196,9 @@ def _pictures(arguments: argparse.Namespace, card: ModelCard) -> CalibrationSet:
     if card.task == "detect":
         frames = gather_frames(arguments.faces, _forbidden(arguments))
         chosen = np.random.default_rng(arguments.seed).permutation(len(frames))[: arguments.count]
-        return stratify(fit_frames([frames[i] for i in chosen], arguments.size), FRAMES, seed=arguments.seed)
+        return stratify(fit_frames([frames[i] for i in chosen], arguments.size), strata, seed=arguments.seed)
     crops, turned = faces(arguments)
-    return stratify(crops, FACES, seed=arguments.seed, turned=turned)
+    return stratify(crops, strata, seed=arguments.seed, turned=turned)
 
 
 def _forbidden(arguments: argparse.Namespace) -> Forbidden | None:
@@ -222,8 +236,8 @@ def faces(arguments: argparse.Namespace) -> tuple[list[NDArray[np.uint8]], NDArr
     chosen = np.random.default_rng(arguments.seed).permutation(len(found.crops))[: arguments.count]
     if len(chosen) < FEWEST_FACES:
         _say(
-            f"warning: {len(chosen)} faces, expected at least {FEWEST_FACES}: the ranges of the smallest "
-            f"stratum rest on {max(1, len(chosen) // 10)}"
+            f"warning: {len(chosen)} faces, expected at least {FEWEST_FACES}: the ranges of a stratum "
+            f"rest on a few of them"
         )
     return [found.crops[i] for i in chosen], np.array(found.turned, np.bool_)[chosen]
 

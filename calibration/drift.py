@@ -35,7 +35,7 @@ def drift(before: Embeddings, after: Embeddings) -> Drift:
     for name in ("ri", "mask_prob"):
         if (getattr(before, name) is None) != (getattr(after, name) is None):
             raise InputError(f"only one of the two models gives {name}")
-    cosines = (before.vectors.astype(np.float64) * after.vectors).sum(axis=1)
+    cosines = np.einsum("nd,nd->n", before.vectors, after.vectors, dtype=np.float64)
     correlation = None
     if before.ri is not None and after.ri is not None:
         correlation = _rank_correlation(before.ri.astype(np.float64), after.ri.astype(np.float64))

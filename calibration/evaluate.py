@@ -8,7 +8,7 @@ recognizer sees the same pixels, and the draws of all intervals are the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from calibration.conditions import UNCHANGED, captured, check, enlarge
 from calibration.datasets.dataset import Dataset, Numbers, PairList, Templates
 from calibration.discard import Discard, Reliability, error_versus_discard, reliability
+from calibration.drift import Drift, drift
 from calibration.identification import Searches, Vectors, search
 from calibration.metrics import Figure, Floats, Pairs, bootstrap, threshold_at_far, verification
 from calibration.quality_scores import quality_scores
@@ -23,6 +24,7 @@ from edge_fr.detect import Detector
 from edge_fr.embed import Embedder, Embeddings
 from edge_fr.engine import ModelCard
 from edge_fr.errors import InputError
+from edge_fr.structures import CROP_SIDE_PX
 
 BATCH = 32
 _UNIT = 1e-3  # FP16 rounds a unit norm by less
@@ -33,11 +35,13 @@ DISCARD_FAR = 1e-2  # the error-versus-discard curves' threshold, over the pairs
 @dataclass(frozen=True, eq=False)
 class Measured:
     """What one recognizer did under one condition: figures of the scored pairs, if the dataset has
-    pairs, and what each group of probes found."""
+    pairs, what each group of probes found, and how far its answers for the pictures are from those of the
+    first recognizer, if both have the same weights in different precisions."""
 
     pairs: Pairs | None
     figures: dict[str, Figure]
     searches: dict[str, Searches]
+    drift: Drift | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +64,7 @@ class Seen:
 
     vectors: Vectors
     scores: dict[str, Floats]  # quality, by name, (N,)
+    drift: Drift | None
 
 
 def evaluate(
@@ -88,7 +93,8 @@ def evaluate(
         unchanged = condition in UNCHANGED
         probes = enrolled if unchanged else _look(dataset, embedders, condition, detector, advance)
         for model, (clean, poor) in enumerate(zip(enrolled, probes, strict=True)):
-            measured[model][condition] = _measure(dataset, clean.vectors, poor.vectors, draws)
+            found = _measure(dataset, clean.vectors, poor.vectors, draws)
+            measured[model][condition] = replace(found, drift=poor.drift)
             qualities[model].append(_pair_qualities(dataset, clean.scores, poor.scores))
     return [
         Recognition(
@@ -136,32 +142,50 @@ def _look(
     count = len(dataset.names)
     wanted = _judged(dataset, condition)
     judged: dict[str, Floats] = {}
-    seen: list[Seen | None] = [None] * len(embedders)
+    answers = [_nothing(count, embedder) for embedder in embedders]
     for numbers, pictures in _batches(dataset, condition):
         for i in np.flatnonzero(np.isin(numbers, wanted)):
             for name, score in quality_scores(pictures[i], detector).items():
                 judged.setdefault(name, np.full(count, np.nan))[numbers[i]] = score
         crops = np.stack([enlarge(picture) for picture in pictures])
-        for model, embedder in enumerate(embedders):
-            found = embedder.embed(crops)
-            rows = seen[model] = seen[model] or _empty(count, found)
-            rows.vectors[numbers] = found.vectors
-            rows.scores["embedding_norm"][numbers] = found.norms
-            if found.ri is not None:
-                rows.scores["ri"][numbers] = found.ri
+        for rows, embedder in zip(answers, embedders, strict=True):
+            for column, values in zip(rows, embedder.embed(crops), strict=True):
+                if column is not None and values is not None:
+                    column[numbers] = values
             advance(len(numbers))
-    measured = [rows for rows in seen if rows is not None]
-    for rows in measured[1:]:
-        rows.scores["base_norm"] = measured[0].scores["embedding_norm"]
-    return [Seen(_fused(dataset.templates, rows), {**_telling(rows), **judged}) for rows in measured]
+    seen = _pictures(dataset, condition)
+    first, base = answers[0], embedders[0].card
+    found = []
+    for rows, embedder in zip(answers, embedders, strict=True):
+        scores, moved = _telling(rows), None
+        if rows is not first:
+            scores["base_norm"] = first.norms.astype(np.float64)
+            if embedder.card.weights_digest == base.weights_digest:
+                moved = drift(
+                    _each(first, lambda column: column[seen]), _each(rows, lambda column: column[seen])
+                )
+        found.append(Seen(_fused(dataset.templates, rows), {**scores, **judged}, moved))
+    return found
 
 
-def _telling(rows: Seen) -> dict[str, Floats]:
-    """The scores without the norm of a recognizer whose embeddings leave it with unit length."""
-    scores = dict(rows.scores)
-    if np.nanmax(np.abs(scores["embedding_norm"] - 1)) < _UNIT:
-        del scores["embedding_norm"]
-    return scores
+def _nothing(count: int, embedder: Embedder) -> Embeddings:
+    """Room for the recognizer's answers to so many pictures, NaN throughout."""
+    none = embedder.embed(np.empty((0, CROP_SIDE_PX, CROP_SIDE_PX, 3), np.uint8))
+    return _each(none, lambda column: np.full((count, *column.shape[1:]), np.nan, np.float32))
+
+
+def _each(rows: Embeddings, change: Callable[[Vectors], Vectors]) -> Embeddings:
+    """The same change made to every column that the recognizer gives."""
+    ri, mask_prob = (None if column is None else change(column) for column in (rows.ri, rows.mask_prob))
+    return Embeddings(change(rows.vectors), ri, mask_prob, change(rows.norms))
+
+
+def _telling(rows: Embeddings) -> dict[str, Floats]:
+    """The quality scores; not the norm of a recognizer whose embeddings leave it with unit length."""
+    scores = {} if rows.ri is None else {"ri": rows.ri.astype(np.float64)}
+    if np.nanmax(np.abs(rows.norms - 1)) < _UNIT:
+        return scores
+    return {"embedding_norm": rows.norms.astype(np.float64), **scores}
 
 
 def _batches(dataset: Dataset, condition: str) -> Iterator[tuple[Numbers, list[NDArray[np.uint8]]]]:
@@ -171,19 +195,12 @@ def _batches(dataset: Dataset, condition: str) -> Iterator[tuple[Numbers, list[N
         yield some, [captured(dataset.read(i), condition, dataset.names[i]) for i in some]
 
 
-def _empty(count: int, found: Embeddings) -> Seen:
-    scores = {"embedding_norm": np.full(count, np.nan)}
-    if found.ri is not None:
-        scores["ri"] = np.full(count, np.nan)
-    return Seen(np.full((count, found.vectors.shape[1]), np.nan, np.float32), scores)
-
-
-def _fused(templates: Templates | None, rows: Seen) -> Vectors:
+def _fused(templates: Templates | None, rows: Embeddings) -> Vectors:
     """The embeddings of the items: of a template, the unit sum over its media of each one's mean raw
     embedding, weighted by the pictures' weights (the field's test mode with norm and detector score)."""
     if templates is None:
         return rows.vectors
-    weight = templates.weight * rows.scores["embedding_norm"].astype(np.float32)
+    weight = templates.weight * rows.norms
     order = np.lexsort((templates.media, templates.template))
     template, media = templates.template[order], templates.media[order]
     starts = np.flatnonzero(np.r_[True, (np.diff(template) != 0) | (np.diff(media) != 0)])

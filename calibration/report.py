@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import cv2
@@ -21,7 +22,8 @@ Json = dict[str, Any]
 
 def to_json(dataset: Dataset, recognitions: list[Recognition], detector: ModelCard | None = None) -> Json:
     """The first recognizer's figures under `conditions` and `edc`, and under `others` those of each
-    further one with its paired `difference` from the first."""
+    further one with its paired `difference` from the first, and its `drift` where it is the same training
+    in another precision."""
     base, *others = recognitions
     return {
         "dataset": {
@@ -42,7 +44,16 @@ def to_json(dataset: Dataset, recognitions: list[Recognition], detector: ModelCa
         "detector": None if detector is None else _model(detector),
         **_recognition(dataset, base),
         "others": [
-            {**_recognition(dataset, other), "difference": _difference(base, other)} for other in others
+            {
+                **_recognition(dataset, other),
+                "difference": _difference(base, other),
+                "drift": {
+                    name: asdict(measured.drift)
+                    for name, measured in other.conditions.items()
+                    if measured.drift is not None
+                },
+            }
+            for other in others
         ],
     }
 
@@ -64,6 +75,10 @@ def lines(dataset: Dataset, recognitions: list[Recognition]) -> Iterator[str]:
                 words.append(
                     f"change {change.value:+.4f} [{change.interval[0]:+.4f}, {change.interval[1]:+.4f}]"
                 )
+            if measured.drift is not None:
+                words.append(f"mean cosine {measured.drift.mean_cosine:.4f}")
+                if measured.drift.ri_spearman is not None:
+                    words.append(f"ri rank {measured.drift.ri_spearman:.4f}")
             for group, searches in measured.searches.items():
                 words.append(f"rank-1{'' if group == 'all' else ' ' + group} {searches.rank_rate(1):.4f}")
             yield "  ".join(words)
@@ -109,7 +124,10 @@ def _recognition(dataset: Dataset, recognition: Recognition) -> Json:
 
 
 def _model(card: ModelCard) -> Json:
-    return {"name": card.name, "weights_digest": card.weights_digest, "precision": card.precision}
+    told = {"name": card.name, "weights_digest": card.weights_digest, "precision": card.precision}
+    if card.calibration_digest is not None:
+        told["calibration_digest"] = card.calibration_digest
+    return told
 
 
 def _measured(dataset: Dataset, measured: Measured) -> Json:

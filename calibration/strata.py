@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -20,8 +20,7 @@ from edge_fr.structures import CROP_SIDE_PX
 
 Picture = NDArray[np.uint8]  # (H, W, 3) BGR
 FEWEST_FACES = 300  # below it a percentile of 99.99 in the smallest stratum rests on a few pictures
-
-
+_TURNED = "dark_or_turned"
 _BATCH_PIXELS = 4 * CROP_SIDE_PX**2  # all that SFace computes for four faces takes 160 MB
 
 
@@ -83,8 +82,9 @@ def stratify(
 ) -> CalibrationSet:
     """Deals the pictures, all of one size, out to the strata and renders each.
 
-    `turned` (N,) marks faces that came turned away: as far as there are any, they make up half of the last
-    stratum, and are left as they are. InputError for a stratum that would get no picture.
+    `turned` (N,) marks faces that came turned away: as far as there are any, they make up half of
+    `dark_or_turned`, the last stratum, and are left as they are. InputError for a stratum that would get no
+    picture.
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(pictures)).tolist()
@@ -95,8 +95,8 @@ def stratify(
             f"{len(pictures)} pictures leave {', '.join(empty)} empty, whose ranges would be guessed; "
             f"give at least {FEWEST_FACES}"
         )
-    last = list(strata)[-1]
-    aside = [] if turned is None else [i for i in order if turned[i]][: counts[last] // 2]
+    room = counts.get(_TURNED, 0) // 2
+    aside = [] if turned is None else [i for i in order if turned[i]][:room]
     dealt = [i for i in order if i not in set(aside)] + aside
     found: dict[str, NDArray[np.uint8]] = {}
     for name, stratum in strata.items():
@@ -108,6 +108,24 @@ def stratify(
             ]
         )
     return CalibrationSet(found)
+
+
+def with_shares(text: str, known: Mapping[str, Stratum]) -> dict[str, Stratum]:
+    """The strata of "clean=0.7,masked=0.3", in their usual order; InputError unless the shares make 1."""
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, share = part.partition("=")
+        if name not in known:
+            raise InputError(f"strata {text!r}: {name!r} is none of {', '.join(known)}")
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            raise InputError(f"strata {text!r}: {part!r}, expected such as {name}=0.5") from None
+    if not all(0 < share <= 1 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-6:
+        raise InputError(
+            f"strata {text!r}: expected shares above 0 that make 1, such as clean=0.7,masked=0.3"
+        )
+    return {name: replace(known[name], share=shares[name]) for name in known if name in shares}
 
 
 def in_every_stratum(
@@ -190,7 +208,7 @@ FACES: dict[str, Stratum] = {
     "low_resolution": Stratum(0.25, _low_resolution),
     "blur_noise_jpeg": Stratum(0.15, _rough),
     "masked": Stratum(0.15, _masked),
-    "dark_or_turned": Stratum(0.10, _dark),
+    _TURNED: Stratum(0.10, _dark),
 }
 # Whole pictures, for a detector.
 FRAMES: dict[str, Stratum] = {

@@ -68,9 +68,15 @@ def brightness(feeds: Feeds) -> NDArray[np.float32]:
 
 
 def recognizer(
-    name: str = "drawn", *, noise: float = 0.0, ri: bool = False, threshold: float | None = None
+    name: str = "drawn",
+    *,
+    noise: float = 0.0,
+    ri: bool = False,
+    threshold: float | None = None,
+    weights: str | None = None,
 ) -> Embedder:
-    """A recognizer of drawn people; `noise` makes it worse; its card may promise a threshold for 1e-4."""
+    """A recognizer of drawn people; `noise` makes it worse; its card may promise a threshold for 1e-4,
+    and says that its weights are those of its name, unless told whose."""
     size = 3 * CELLS * CELLS
 
     def compute(feeds: Feeds) -> dict[str, NDArray[np.float32]]:
@@ -83,7 +89,8 @@ def recognizer(
 
     outputs = (spec("embedding", None, size), *((spec("ri", None, 1),) if ri else ()))
     scores = {} if threshold is None else {"1e-4": threshold}
-    the_card = card(name=name, embedding_size=size, impostor_scores=scores)
+    digest = f"sha256:{weights or name}"
+    the_card = card(name=name, embedding_size=size, impostor_scores=scores, weights_digest=digest)
     return Embedder(FakeEngine(compute, the_card, outputs=outputs))
 
 

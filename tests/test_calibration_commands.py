@@ -101,6 +101,19 @@ def test_quantize_writes_a_model_with_its_card(
     assert found.mean_cosine > 0.99
 
 
+def test_a_calibration_set_may_be_of_other_strata(
+    face: Path, crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--precision", "int8", "--target", "cpu")
+    digests = []
+    for more in ((), ("--strata", "clean=1")):
+        out = tmp_path / f"{len(more)}.onnx"
+        assert quantize(face, crops, out, *options, *more) == 0
+        digests.append(read_card(out).calibration_digest)
+    assert "\nclean 30\n" in capsys.readouterr().err
+    assert digests[0] != digests[1]
+
+
 def test_the_same_command_writes_the_same_file(face: Path, crops: Path, tmp_path: Path) -> None:
     files = [tmp_path / "one.onnx", tmp_path / "two.onnx"]
     for file in files:
@@ -134,6 +147,7 @@ def test_compare_prints_every_stratum(
         (("--keep", "nothing"), "nothing are no layers of the model, which are conv, fc"),
         (("--count", "0"), "--count is 0"),
         (("--count", "5"), "5 pictures leave"),
+        (("--strata", "small=1"), "'small' is none of clean, low_resolution"),
     ],
 )
 def test_what_cannot_be_done_is_said(

@@ -97,7 +97,7 @@ def test_masks_and_sizes_make_recognition_worse_and_the_better_recognizer_wins(l
 
 def test_one_recognizer_gets_the_same_figures_alone_and_in_company(lfw: Dataset) -> None:
     (alone,) = evaluate(lfw, [recognizer(ri=True)], ["px8"], draws=5)
-    _, second = evaluate(lfw, [recognizer(noise=50), recognizer(ri=True)], ["clean", "px8"], draws=5)
+    _, second = evaluate(lfw, [recognizer("base", noise=50), recognizer(ri=True)], ["clean", "px8"], draws=5)
     figures = alone.conditions["px8"].figures
     for name, figure in second.conditions["px8"].figures.items():
         assert figure.value == figures[name].value
@@ -155,7 +155,7 @@ def test_the_quality_of_a_pair_is_the_lower_of_its_two_pictures(lfw: Dataset) ->
 
 
 def test_every_quality_score_has_its_curve_and_none_beats_the_oracle(lfw: Dataset) -> None:
-    embedders = [recognizer(noise=20), recognizer(noise=20, ri=True)]
+    embedders = [recognizer("base", noise=20), recognizer(noise=20, ri=True)]
     without, with_ri = evaluate(lfw, embedders, ["clean", "px2", "px4"], draws=20)
     assert set(without.discards) == {"embedding_norm", "face_size", "quality_gate", "oracle"}
     others = {"embedding_norm", "base_norm", "face_size", "quality_gate"}
@@ -307,7 +307,7 @@ def test_a_degraded_template_set_degrades_the_second_templates(tmp_path: Path) -
 def test_the_report_names_model_and_data_and_gives_every_figure_its_interval(lfw: Dataset) -> None:
     recognitions = evaluate(lfw, [recognizer(ri=True)], ["clean", "mask+px24"], draws=20)
     report = json.loads(json.dumps(to_json(lfw, recognitions)))
-    assert report["model"] == {"name": "drawn", "weights_digest": "sha256:fake", "precision": "fp32"}
+    assert report["model"] == {"name": "drawn", "weights_digest": "sha256:drawn", "precision": "fp32"}
     assert report["dataset"]["digest"] == lfw.digest
     assert list(report["conditions"]) == ["clean", "mask+px24"]
     for condition in report["conditions"].values():
@@ -339,8 +339,35 @@ def test_further_recognizers_are_reported_with_their_difference_from_the_first(l
     assert re.search(r"ours fp32 on LFW\n  clean .* change \+0\.\d+ \[", text)
 
 
+def test_a_recognizer_of_the_same_weights_is_reported_with_how_far_its_answers_moved(lfw: Dataset) -> None:
+    embedders = [
+        recognizer("ours", ri=True),
+        recognizer("smaller", noise=20, ri=True, weights="ours"),
+        recognizer("another", noise=20, ri=True),
+    ]
+    found = evaluate(lfw, embedders, ["clean", "px4"], draws=2)
+    smaller, another = to_json(lfw, found)["others"]
+    assert lfw.pairs is not None
+    assert lfw.lookup is not None
+    probes = [lfw.pairs.second, lfw.lookup.probes["all"], lfw.lookup.strangers]
+    shown = {"clean": np.arange(len(lfw.names)), "px4": np.unique(np.concatenate(probes))}
+    for condition, numbers in shown.items():
+        crops = np.stack([degrade(lfw.read(i), condition, lfw.names[i]) for i in numbers])
+        one, other = (embedder.embed(crops) for embedder in embedders[:2])
+        assert smaller["drift"][condition]["faces"] == len(numbers)
+        cosine = (one.vectors * other.vectors).sum(axis=1).mean()
+        assert smaller["drift"][condition]["mean_cosine"] == pytest.approx(cosine, abs=1e-6)  # float32
+        assert smaller["drift"][condition]["ri_spearman"] == pytest.approx(1)  # its noise is not in the ri
+    assert another["drift"] == {}
+    text = "\n".join(lines(lfw, found))
+    assert re.search(r"smaller fp32 on LFW\n  clean .* mean cosine 0\.\d{4}  ri rank 1\.0000", text)
+    assert text.count("mean cosine") == 2
+
+
 def test_the_curves_are_drawn_where_there_is_something_to_draw(lfw: Dataset, tmp_path: Path) -> None:
-    recognitions = evaluate(lfw, [recognizer(noise=40), recognizer(ri=True)], ["clean", "px2"], draws=2)
+    recognitions = evaluate(
+        lfw, [recognizer("base", noise=40), recognizer(ri=True)], ["clean", "px2"], draws=2
+    )
     written = draw(lfw, recognitions, tmp_path / "new" / "plots")
     assert [path.name for path in written] == ["roc.png", "identification.png", "discard.png"]
     for path in written:

@@ -12,7 +12,7 @@ import pytest
 import skimage.data
 
 from calibration.faces import Forbidden, gather_aligned, gather_faces
-from calibration.strata import FACES, FRAMES, CalibrationSet, stratify
+from calibration.strata import FACES, FRAMES, CalibrationSet, stratify, with_shares
 from edge_fr.errors import InputError
 from edge_fr.quality import QualityGate, QualityPolicy
 
@@ -58,6 +58,34 @@ def test_faces_that_came_turned_make_up_half_of_their_stratum_and_are_left_as_th
     found = stratify(CROPS, FACES, turned=turned).strata["dark_or_turned"]
     sideways = {CROPS[i].tobytes() for i in (5, 6, 7)}
     assert sum(crop.tobytes() in sideways for crop in found) == 2  # half of four
+
+
+def test_the_shares_can_be_told_and_keep_the_strata_s_order() -> None:
+    told = with_shares("masked=0.25,clean=0.75", FACES)
+    assert {name: stratum.share for name, stratum in told.items()} == {"clean": 0.75, "masked": 0.25}
+    turned = np.ones(40, np.bool_)
+    found = stratify(CROPS, told, turned=turned).strata
+    assert {name: len(rows) for name, rows in found.items()} == {"clean": 30, "masked": 10}
+    originals = {crop.tobytes() for crop in CROPS}
+    # Turned faces are put aside for a stratum that this set has not: all ten wear masks.
+    assert not {crop.tobytes() for crop in found["masked"]} & originals
+    alone = stratify(CROPS, with_shares("clean=1", FACES), turned=turned).strata
+    assert {crop.tobytes() for crop in alone["clean"]} == originals
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("clean=0.5,rainy=0.5", "'rainy' is none of clean, low_resolution,"),
+        ("clean", "'clean', expected such as clean=0.5"),
+        ("clean=0.5,masked=0.4", "expected shares above 0 that make 1"),
+        ("clean=1.5,masked=-0.5", "expected shares above 0 that make 1"),
+        ("clean=nan", "expected shares above 0 that make 1"),
+    ],
+)
+def test_shares_that_cannot_be_dealt_are_refused(text: str, complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        with_shares(text, FACES)
 
 
 def test_a_stratum_that_would_be_empty_is_named() -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from edge_fr.errors import EdgeFrError as EdgeFrError
     from edge_fr.events import JsonlSink as JsonlSink
     from edge_fr.gallery import Gallery as Gallery
+    from edge_fr.networks import Networks as Networks
+    from edge_fr.networks import open_networks as open_networks
     from edge_fr.pipeline import Pipeline as Pipeline
     from edge_fr.pipeline import open_pipeline as open_pipeline
     from edge_fr.quality import QualityPolicy as QualityPolicy
@@ -38,10 +40,12 @@ _HOME = {
     "Gallery": "gallery",
     "JsonlSink": "events",
     "ModelCard": "engine",
+    "Networks": "networks",
     "Pipeline": "pipeline",
     "QualityPolicy": "quality",
     "Recognizer": "recognizer",
     "open_engine": "engine",
+    "open_networks": "networks",
     "open_pipeline": "pipeline",
     "open_source": "stream",
     "run": "runner",

@@ -21,8 +21,9 @@ from edge_fr.audit.page import About, page
 from edge_fr.audit.pictures import Pictures
 from edge_fr.audit.statements import changes
 from edge_fr.errors import EdgeFrError, EventError, InputError, SourceReadError
-from edge_fr.networks import Networks, open_networks
-from edge_fr.pipeline import Stage, Step, StillTracks, assemble, open_people
+from edge_fr.model_options import open_models
+from edge_fr.networks import Networks
+from edge_fr.pipeline import Stage, Step, open_pipeline
 from edge_fr.progress import Progress
 from edge_fr.run_command import stop_on_signals
 from edge_fr.runner import Summary
@@ -45,22 +46,9 @@ def audit(arguments: argparse.Namespace) -> int:
         live = is_live(arguments.source)
         opened: Callable[..., Source | Camera] = open_camera if live else open_source
         source = opened(arguments.source, reader=arguments.reader, camera=arguments.camera)
-        networks = open_networks(
-            detector=arguments.detector,
-            embedder=arguments.embedder,
-            gate=arguments.gate,
-            device=arguments.device,
-            threads=arguments.threads,
-            unproven=arguments.unproven,
-        )
+        networks = open_models(arguments)
         pipeline = stack.enter_context(
-            assemble(
-                networks,
-                open_people(None, networks.embedder.card),
-                stages=judge_everyone(networks),
-                tracker=StillTracks() if source.reader == "pictures" else None,
-                keeps_gallery=True,
-            )
+            open_pipeline(None, networks, stages=judge_everyone(networks), stills=source.reader == "pictures")
         )
         gathering = Gathering(live=live, pictures=Pictures() if arguments.pictures else None)
         stack.enter_context(source)

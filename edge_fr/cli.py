@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from edge_fr import commands
 from edge_fr.errors import EdgeFrError
+from edge_fr.model_options import add_model_options, add_unproven
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,26 +45,6 @@ def _parser() -> argparse.ArgumentParser:
     def add_json(command: argparse.ArgumentParser) -> None:
         command.add_argument("--json", action="store_true", help="print JSON and nothing else on stdout")
 
-    def add_unproven(command: argparse.ArgumentParser) -> None:
-        command.add_argument(
-            "--unproven", action="store_true", help="take INT8 models that no comparison has passed"
-        )
-
-    def add_models(command: argparse.ArgumentParser) -> None:
-        command.add_argument(
-            "--detector", default="yunet", help="a model's name or an ONNX file (%(default)s)"
-        )
-        command.add_argument(
-            "--embedder", default="recognizer", help="a model's name or an ONNX file (%(default)s)"
-        )
-        command.add_argument(
-            "--gate",
-            help="the embedder's gate, a name or an ONNX file (the shipped recognizer's own, else none)",
-        )
-        command.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="(%(default)s)")
-        command.add_argument("--threads", type=int, help="CPU threads of one model call (all cores)")
-        add_unproven(command)
-
     run = add("run", commands.run, "watch a camera, video, picture or folder and report who is seen")
     run.add_argument("--config", metavar="SITE.yaml", help="many cameras: a site's file")
     run.add_argument(
@@ -88,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="answer by then (%(default)s)",
     )
-    add_models(run)
+    add_model_options(run)
     add_json(run)
 
     audit = add("audit", commands.audit, "tell what a camera can identify, and what to change at it")
@@ -105,14 +86,14 @@ def _parser() -> argparse.ArgumentParser:
         "--reader", default="auto", choices=["auto", "opencv", "gstreamer"], help="(%(default)s)"
     )
     audit.add_argument("--camera", help="the camera's name on the page (made from the source)")
-    add_models(audit)
+    add_model_options(audit)
 
     enroll = add("enroll", commands.enroll, "add a person's pictures to a gallery")
     enroll.add_argument("person")
     enroll.add_argument("images", nargs="+", metavar="IMAGE")
     enroll.add_argument("--gallery", default="people.db", help="(%(default)s)")
     enroll.add_argument("--force", action="store_true", help="keep a picture that looks like somebody else")
-    add_models(enroll)
+    add_model_options(enroll)
     add_json(enroll)
 
     gallery = add("gallery", commands.gallery_list, "list or remove enrolled people")
@@ -178,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = add("bench", commands.bench, "measure where the time of a frame goes on this machine")
     bench.add_argument("source", nargs="?", default="test://?frames=200", help="(%(default)s)")
-    add_models(bench)
+    add_model_options(bench)
     add_json(bench)
 
     add_json(add("doctor", commands.doctor, "what this machine has, what is missing, and how to install it"))

@@ -10,10 +10,6 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,20 +25,12 @@ def audit(arguments: argparse.Namespace) -> int:
 
 
 def enroll(arguments: argparse.Namespace) -> int:
+    from edge_fr.model_options import open_models
     from edge_fr.progress import Progress
     from edge_fr.recognizer import Recognizer
 
     with (
-        Recognizer.open(
-            arguments.gallery,
-            create=True,
-            detector=arguments.detector,
-            embedder=arguments.embedder,
-            gate=arguments.gate,
-            device=arguments.device,
-            threads=arguments.threads,
-            unproven=arguments.unproven,
-        ) as recognizer,
+        Recognizer.open(arguments.gallery, open_models(arguments), create=True) as recognizer,
         Progress(len(arguments.images), arguments.person) as progress,
     ):
         images = progress.follow(arguments.images)
@@ -181,6 +169,7 @@ def build(arguments: argparse.Namespace) -> int:
 
 
 def bench(arguments: argparse.Namespace) -> int:
+    from edge_fr.model_options import open_models
     from edge_fr.pipeline import open_pipeline
     from edge_fr.progress import Progress
     from edge_fr.runner import run as drive
@@ -188,15 +177,7 @@ def bench(arguments: argparse.Namespace) -> int:
 
     with (
         open_source(arguments.source) as source,
-        open_pipeline(
-            detector=arguments.detector,
-            embedder=arguments.embedder,
-            gate=arguments.gate,
-            device=arguments.device,
-            threads=arguments.threads,
-            unproven=arguments.unproven,
-            stills=source.reader == "pictures",
-        ) as pipeline,
+        open_pipeline(None, open_models(arguments), stills=source.reader == "pictures") as pipeline,
         Progress(source.frame_count, "bench") as progress,
     ):
         summary = drive(source, pipeline, on_step=lambda frame, step: progress.advance())

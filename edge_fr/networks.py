@@ -15,6 +15,8 @@ from edge_fr.recognizability import RecognizabilityNetwork
 from edge_fr.structures import CROP_SIDE_PX
 from edge_fr.timing import StageTimes, TimedEngine
 
+_WEAK = 0.4  # too weak a face to begin a track still continues one; the gate refuses it all the same
+
 
 @dataclass(frozen=True, slots=True)
 class Networks:
@@ -42,14 +44,12 @@ def open_networks(
     device: Device = "cpu",
     threads: int | None = None,
     unproven: bool = False,
-    score_threshold: float = 0.4,
 ) -> Networks:
-    """Opens models by their names or files.
+    """Opens models by their names or files; several pipelines and recognizers of one thread may share them.
 
     `gate` is the network that keeps faces from the embedder which it would make nothing of (None: the
-    embedder's own, if it is the shipped recognizer; another embedder does without). `score_threshold` is
-    the detector's: faces too weak to begin a track still continue one, and the gate refuses them all the
-    same. `unproven` takes INT8 models whose card has no passing verdict.
+    embedder's own, if it is the shipped recognizer; another embedder does without). `unproven` takes INT8
+    models whose card has no passing verdict.
     """
     times = StageTimes()
 
@@ -60,7 +60,7 @@ def open_networks(
     embed = Embedder(opened(embedder))
     guard = resolve_gate(gate, embedder)
     return Networks(
-        Detector(opened(detector), score_threshold=score_threshold),
+        Detector(opened(detector), score_threshold=_WEAK),
         embed,
         None if guard is None else RecognizabilityNetwork(opened(guard), embed.card),
         times,

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from edge_fr.decide import Decider, DecisionPolicy
-from edge_fr.engine import Device, ModelCard
+from edge_fr.engine import ModelCard
 from edge_fr.errors import InputError
 from edge_fr.events import Sighting, face_event, sighting
 from edge_fr.gallery import Gallery, score_threshold
@@ -193,27 +193,21 @@ class Pipeline:
 
 def open_pipeline(
     gallery: str | Path | Gallery | None = None,
+    networks: Networks | None = None,
     *,
-    detector: str | Path = "yunet",
-    embedder: str | Path = "recognizer",
-    gate: str | Path | None = None,
-    device: Device = "cpu",
-    threads: int | None = None,
-    unproven: bool = False,
     quality: QualityPolicy | None = None,
     decision: DecisionPolicy | None = None,
     stages: Sequence[Stage] = (),
     stills: bool = False,
 ) -> Pipeline:
-    """Builds a pipeline from model names or files, and a gallery or its path (None: nobody is enrolled).
+    """Builds a pipeline on a gallery or its path (None: nobody is enrolled), and on models.
 
-    Models are opened as `open_networks` does it. A gallery given by its path is opened for reading only,
-    sees later enrolments, and is closed with the pipeline; an open one stays yours. `stills` is for
-    unrelated pictures: each face of each picture gets an answer of its own.
+    `networks` are what `open_networks` returns for models or a device of your choice (None: for its own).
+    A gallery given by its path is opened for reading only, sees later enrolments, and is closed with the
+    pipeline; an open one stays yours. `stills` is for unrelated pictures: each face of each picture gets an
+    answer of its own.
     """
-    networks = open_networks(
-        detector=detector, embedder=embedder, gate=gate, device=device, threads=threads, unproven=unproven
-    )
+    networks = networks or open_networks()
     people = open_people(gallery, networks.embedder.card)
     return assemble(
         networks,

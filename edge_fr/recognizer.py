@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from edge_fr.decide import named
 from edge_fr.detect import Detector
 from edge_fr.embed import Embedder
-from edge_fr.engine import Device
 from edge_fr.errors import EnrollmentError, ImageError, UnknownIdentityError
 from edge_fr.gallery import Gallery, normalized_identity, score_threshold
 from edge_fr.image import align, read_image, to_bgr
-from edge_fr.networks import open_networks
+from edge_fr.networks import Networks, open_networks
 from edge_fr.quality import QualityGate, QualityPolicy, Recognizability
 from edge_fr.structures import Decision, Face, Faces, Frame, Status
 
@@ -63,9 +62,9 @@ class Enrollment:
 class Recognizer:
     """Finds, judges, identifies, verifies and enrolls faces in still pictures.
 
-    A picture is a path or an array (BGR; grey, BGRA and 16-bit are converted). The first call is as
-    fast as the others: opening runs both models once. Close it, or use it as a context manager. Not
-    safe for use from several threads at once.
+    A picture is a path or an array (BGR; grey, BGRA and 16-bit are converted). What the detector scores
+    lower than `quality.min_score` is no face. The first call is as fast as the others: opening runs both
+    models once. Close it, or use it as a context manager. Not safe for use from several threads at once.
 
         with Recognizer.open("people.db", create=True) as recognizer:
             recognizer.enroll("Grace Hopper", ["grace.jpg"])
@@ -89,7 +88,9 @@ class Recognizer:
         self._detector = detector
         self._embedder = embedder
         self.gallery = gallery
-        self._gate = QualityGate(quality or QualityPolicy(), recognizability=recognizability)
+        quality = quality or QualityPolicy()
+        self._min_score = quality.min_score
+        self._gate = QualityGate(quality, recognizability=recognizability)
         self._enrollment_gate = QualityGate(
             enrollment or QualityPolicy.enrollment(), recognizability=recognizability
         )
@@ -101,32 +102,19 @@ class Recognizer:
     def open(
         cls,
         gallery: str | Path = ":memory:",
+        networks: Networks | None = None,
         *,
         create: bool = False,
-        detector: str | Path = "yunet",
-        embedder: str | Path = "recognizer",
-        gate: str | Path | None = None,
-        device: Device = "cpu",
-        threads: int | None = None,
-        unproven: bool = False,
         target_fpir: float = 0.01,
         target_fmr: float = 1e-4,
     ) -> Recognizer:
-        """Opens the models as `open_networks` does, and the gallery; `create` makes one where there is none.
+        """Opens the gallery; `create` makes one where there is none.
 
-        `target_fpir`: the share of strangers that `identify` may give a name. `target_fmr`: the share
+        `networks` are what `open_networks` returns for models or a device of your choice (None: for its
+        own). `target_fpir`: the share of strangers that `identify` may give a name. `target_fmr`: the share
         of impostors that `verify` may accept.
         """
-
-        networks = open_networks(
-            detector=detector,
-            embedder=embedder,
-            gate=gate,
-            device=device,
-            threads=threads,
-            unproven=unproven,
-            score_threshold=0.6,  # no track for a weak face to continue
-        )
+        networks = networks or open_networks()
         networks.run_once()
         card = networks.embedder.card
         return cls(
@@ -209,6 +197,7 @@ class Recognizer:
         image = to_bgr(picture) if isinstance(picture, np.ndarray) else read_image(picture)
         frame = Frame(image, 0, datetime.now(timezone.utc))
         faces = self._detector(frame, Faces.empty())
+        faces = faces[faces.scores >= self._min_score]  # a still has no track for a weak face to continue
         widths, heights = (faces.boxes[:, 2:] - faces.boxes[:, :2]).T
         faces = faces[np.argsort(-widths * heights, kind="stable")]
         faces = faces.with_(crops=align(image, faces.landmarks))

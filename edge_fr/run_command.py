@@ -18,6 +18,7 @@ from edge_fr.decide import DecisionPolicy
 from edge_fr.errors import InputError
 from edge_fr.events import JsonlSink, to_json, to_line
 from edge_fr.fleet import Load
+from edge_fr.model_options import open_models
 from edge_fr.pipeline import Step, open_pipeline
 from edge_fr.progress import Progress
 from edge_fr.runner import Summary
@@ -46,12 +47,7 @@ def _run_source(arguments: argparse.Namespace) -> int:
         pipeline = stack.enter_context(
             open_pipeline(
                 arguments.gallery,
-                detector=arguments.detector,
-                embedder=arguments.embedder,
-                gate=arguments.gate,
-                device=arguments.device,
-                threads=arguments.threads,
-                unproven=arguments.unproven,
+                open_models(arguments),
                 decision=policy,
                 stills=source.reader == "pictures",
             )

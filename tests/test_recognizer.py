@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import cv2
@@ -23,8 +24,10 @@ from edge_fr.errors import (
 )
 from edge_fr.gallery import Gallery
 from edge_fr.models import resolve
+from edge_fr.networks import open_networks
 from edge_fr.pipeline import open_pipeline
 from edge_fr.recognizer import Recognizer
+from edge_fr.structures import Frame
 from samples.standoff_people import COLLINS, HOPPER, portrait
 
 COLLINS_PHOTO, HOPPER_PHOTO = portrait(COLLINS), portrait(HOPPER)
@@ -163,6 +166,22 @@ def test_a_picture_of_another_person_is_not_added_to_a_known_one(recognizer: Rec
     with pytest.raises(EnrollmentError, match="does not look like the other pictures of 'Eileen'"):
         recognizer.enroll("Eileen", HOPPER_PHOTO)
     assert recognizer.gallery.template_count == 1
+
+
+def test_models_serve_a_pipeline_too_and_what_only_continues_a_track_there_is_no_face_of_a_still() -> None:
+    large, small = (cv2.resize(COLLINS_PHOTO, (px, px), interpolation=cv2.INTER_AREA) for px in (400, 160))
+    picture = np.full((400, 640, 3), 100, np.uint8)
+    picture[:, :400] = large
+    picture[200:360, 440:600] = cv2.GaussianBlur(small, (0, 0), 5)
+    networks = open_networks()
+    strong, weak = networks.detector.detect(picture).scores
+    assert 0.4 < weak < 0.6 < strong
+    with Recognizer.open(networks=networks) as kiosk:
+        assert kiosk.analyze(picture).scores.tolist() == [strong]
+        assert kiosk.enroll("Eileen", picture).kept == ("picture 1",)  # not "2 faces found"
+        camera = open_pipeline(kiosk.gallery, networks, stills=True)
+        step = camera.process(Frame(picture, 0, datetime.now(timezone.utc)))
+    assert [decision.identity for decision in step.decisions.values()] == ["Eileen", None]
 
 
 def test_a_masked_face_is_enrolled_only_when_forced(recognizer: Recognizer) -> None:

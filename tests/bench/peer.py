@@ -61,6 +61,7 @@ def opencv_loop(video: str) -> dict[str, Any]:
 
 def pipeline_run(video: str) -> dict[str, Any]:
     """Ours: the whole pipeline with its defaults, from the file to events."""
+    from edge_fr.networks import open_networks
     from edge_fr.pipeline import Step, open_pipeline
     from edge_fr.runner import run
     from edge_fr.stream import open_source
@@ -70,7 +71,8 @@ def pipeline_run(video: str) -> dict[str, Any]:
     def note(frame: Frame, step: Step) -> None:
         boxes.append(step.faces.boxes.round(1).tolist())
 
-    with open_source(video) as source, open_pipeline(embedder="sface") as pipeline:  # the loop's models
+    networks = open_networks(embedder="sface")  # the loop's models
+    with open_source(video) as source, open_pipeline(None, networks) as pipeline:
         summary = run(source, pipeline, on_step=note)
     engines_s = sum(row["total_s"] for name, row in summary.stages.items() if name.startswith("engine:"))
     return {

@@ -55,20 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--gallery", help="the people database (without one everybody is unknown)")
     run.add_argument("--events", metavar="OUT.jsonl", help="append the events to this file")
     run.add_argument("--annotate", metavar="OUT.mp4", help="write the video with boxes and names")
-    run.add_argument(
-        "--reader", default="auto", choices=["auto", "opencv", "gstreamer"], help="(%(default)s)"
-    )
+    run.add_argument("--reader", choices=["auto", "opencv", "gstreamer"], help="(auto)")
     run.add_argument("--camera", help="the camera's name in events (made from the source)")
-    run.add_argument(
-        "--fpir", type=float, default=0.01, help="share of strangers that may be given a name (%(default)s)"
-    )
-    run.add_argument(
-        "--decide-within",
-        type=_nanoseconds,
-        default="2",
-        metavar="SECONDS",
-        help="answer by then (%(default)s)",
-    )
+    run.add_argument("--fpir", type=float, help="share of strangers that may be given a name (0.01)")
+    run.add_argument("--decide-within", type=_nanoseconds, metavar="SECONDS", help="answer by then (2)")
     add_model_options(run)
     add_json(run)
 

@@ -9,17 +9,18 @@ if TYPE_CHECKING:
     from edge_fr.networks import Networks
 
 
+MODEL_OPTIONS = ("detector", "embedder", "gate", "device", "threads")
+
+
 def add_model_options(command: argparse.ArgumentParser) -> None:
-    """What `open_models` reads."""
-    command.add_argument("--detector", default="yunet", help="a model's name or an ONNX file (%(default)s)")
-    command.add_argument(
-        "--embedder", default="recognizer", help="a model's name or an ONNX file (%(default)s)"
-    )
+    """What `open_models` reads; None where an option was not given."""
+    command.add_argument("--detector", help="a model's name or an ONNX file (yunet)")
+    command.add_argument("--embedder", help="a model's name or an ONNX file (recognizer)")
     command.add_argument(
         "--gate",
         help="the embedder's gate, a name or an ONNX file (the shipped recognizer's own, else none)",
     )
-    command.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="(%(default)s)")
+    command.add_argument("--device", choices=["cpu", "cuda"], help="(cpu)")
     command.add_argument("--threads", type=int, help="CPU threads of one model call (all cores)")
     add_unproven(command)
 
@@ -34,11 +35,5 @@ def open_models(arguments: argparse.Namespace) -> Networks:
     """The models that a command was given, where it wants them to run."""
     from edge_fr.networks import open_networks  # here, so that `edge-fr --help` needs none
 
-    return open_networks(
-        detector=arguments.detector,
-        embedder=arguments.embedder,
-        gate=arguments.gate,
-        device=arguments.device,
-        threads=arguments.threads,
-        unproven=arguments.unproven,
-    )
+    given = {name: getattr(arguments, name) for name in MODEL_OPTIONS if getattr(arguments, name) is not None}
+    return open_networks(**given, unproven=arguments.unproven)

@@ -18,7 +18,7 @@ from edge_fr.decide import DecisionPolicy
 from edge_fr.errors import InputError
 from edge_fr.events import JsonlSink, to_json, to_line
 from edge_fr.fleet import Load
-from edge_fr.model_options import open_models
+from edge_fr.model_options import MODEL_OPTIONS, open_models
 from edge_fr.pipeline import Step, open_pipeline
 from edge_fr.progress import Progress
 from edge_fr.runner import Summary
@@ -26,7 +26,10 @@ from edge_fr.runner import run as drive
 from edge_fr.stream import Camera, Source, is_live, open_camera, open_source
 from edge_fr.structures import Event, Frame
 
-_OF_ONE_SOURCE = ("gallery", "events", "annotate", "camera")
+_OF_ONE_SOURCE = (
+    *("gallery", "events", "annotate", "camera", "reader", "fpir", "decide_within"),
+    *MODEL_OPTIONS,
+)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -36,13 +39,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run_source(arguments: argparse.Namespace) -> int:
-    policy = DecisionPolicy(target_fpir=arguments.fpir, decide_within_ns=arguments.decide_within)
+    decision = {"target_fpir": arguments.fpir, "decide_within_ns": arguments.decide_within}
+    policy = DecisionPolicy(**{name: value for name, value in decision.items() if value is not None})
     summary, stop = Summary(), threading.Event()
     with ExitStack() as stack:
         opened: Callable[..., Source | Camera] = (
             open_camera if is_live(arguments.source) else open_source  # a camera may go and come back
         )
-        source = opened(arguments.source, reader=arguments.reader, camera=arguments.camera)
+        source = opened(arguments.source, reader=arguments.reader or "auto", camera=arguments.camera)
         stack.enter_context(source)
         pipeline = stack.enter_context(
             open_pipeline(
@@ -78,7 +82,8 @@ def _run_site(arguments: argparse.Namespace) -> int:
 
     for option in _OF_ONE_SOURCE:
         if getattr(arguments, option) is not None:
-            raise InputError(f"--{option} is for one source; write it into {arguments.config}")
+            name = option.replace("_", "-")
+            raise InputError(f"--{name} is for one source; write it into {arguments.config}")
     path = Path(arguments.config)
     site = read_site(path)
     summary, stop, service = Summary(), threading.Event(), Service()

@@ -135,6 +135,8 @@ def test_a_secret_that_is_not_there_is_told_before_any_camera_is_opened(scene: P
             ["--config", "site.yaml", "--gallery", "x.db"],
             "--gallery is for one source; write it into site.yaml",
         ),
+        (["--config", "site.yaml", "--device", "cpu"], "--device is for one source"),  # the site may say cuda
+        (["--config", "site.yaml", "--decide-within", "1"], "--decide-within is for one source"),
         (["--config", "absent.yaml"], "no configuration at absent.yaml"),
     ],
 )

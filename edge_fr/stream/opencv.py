@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timezone
 
 import cv2
@@ -82,7 +84,8 @@ class OpenCvReader:
 
 def _open(address: Address, timeout_s: float) -> cv2.VideoCapture:
     timeout_ms = max(1, round(timeout_s * 1000))
-    with _quiet:
+    with ExitStack() as during:
+        during.enter_context(_quiet)
         if address.kind == "v4l2":
             wanted = {
                 "width": cv2.CAP_PROP_FRAME_WIDTH,
@@ -91,6 +94,8 @@ def _open(address: Address, timeout_s: float) -> cv2.VideoCapture:
             }
             asked = [number for key, value in address.options.items() for number in (wanted[key], value)]
             return cv2.VideoCapture(address.target, cv2.CAP_V4L2, asked)
+        if address.live:
+            during.enter_context(_at_once)
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout_ms]
         # Each decoder thread holds a frame of a live stream back. A file is read ahead of the models, which
         # need the other half of the cores: with decoders on all of them both are slower.
@@ -116,36 +121,61 @@ def _why_not_open(address: Address) -> str:
     )
 
 
-class _Quiet:
-    """While a video is being opened, FFmpeg and OpenCV print nothing; what failed is in our own error.
+class _Together:
+    """Enters a context when the first thread comes and leaves it when the last one goes: what it sets is
+    the process's, and several cameras may be opening."""
 
-    FFmpeg inside OpenCV reads its level once in a process, when the first video is opened.
-    """
-
-    _VARIABLE = "OPENCV_FFMPEG_LOGLEVEL"
-
-    def __init__(self) -> None:
+    def __init__(self, context: Callable[[], AbstractContextManager[None]]) -> None:
+        self._context = context
         self._lock = threading.Lock()
-        self._inside = 0  # the settings are the process's, and several cameras may be opening
-        self._level = 0
-        self._set_by_us = False
+        self._inside = 0
+        self._undo = ExitStack()
 
     def __enter__(self) -> None:
         with self._lock:
+            if self._inside == 0:
+                self._undo.enter_context(self._context())
             self._inside += 1
-            if self._inside == 1:
-                self._level = cv2.utils.logging.getLogLevel()
-                cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-                self._set_by_us = self._VARIABLE not in os.environ
-                os.environ.setdefault(self._VARIABLE, "-8")  # AV_LOG_QUIET
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
-                cv2.utils.logging.setLogLevel(self._level)
-                if self._set_by_us:
-                    os.environ.pop(self._VARIABLE, None)
+                self._undo.close()
 
 
-_quiet = _Quiet()
+@contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """For FFmpeg inside OpenCV; what whoever started this process set stays."""
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """FFmpeg and OpenCV print nothing; what failed is in our own error.
+
+    FFmpeg inside OpenCV reads its level once in a process, when the first video is opened.
+    """
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        with _variable("OPENCV_FFMPEG_LOGLEVEL", "-8"):  # AV_LOG_QUIET
+            yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def _without_probing() -> AbstractContextManager[None]:
+    """FFmpeg does not wait for some thirty pictures to tell their rate, three seconds at 10 a second, after
+    which all of them would come at once, as if they were taken now."""
+    return _variable("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fpsprobesize;0")
+
+
+_quiet, _at_once = _Together(_silence), _Together(_without_probing)

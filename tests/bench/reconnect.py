@@ -1,6 +1,6 @@
 """A camera that restarts, freezes, talks nonsense and changes its size, round after round.
 
-    python -m tests.bench.reconnect [--rounds 200] [--json]
+    python -m tests.bench.reconnect [--rounds 200] [--reader gstreamer | opencv] [--json]
 
 Each round takes the camera away in one of these ways, in turn, and brings it back on the same port:
 
@@ -87,7 +87,9 @@ class Owner:
             frame = self._camera.take()
             if frame is not None:
                 self.taken += 1
-                self.backwards += frame.pts_ns <= last_ns
+                # The server sends its parameter sets before each slice of a key picture: FFmpeg makes two
+                # pictures of it, which have one time.
+                self.backwards += frame.pts_ns < last_ns
                 last_ns = frame.pts_ns
                 height, width = frame.image.shape[:2]
                 self.size = (width, height)

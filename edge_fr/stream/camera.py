@@ -14,6 +14,7 @@ from types import TracebackType
 from edge_fr.errors import EdgeFrError, InputError, MissingDependencyError, SourceReadError
 from edge_fr.stream.connection import Attempt, CameraChange, CameraCounters, Connection
 from edge_fr.stream.reconnect import Link, ReconnectPolicy, State
+from edge_fr.stream.release import give_back
 from edge_fr.stream.source import Clock
 from edge_fr.structures import Frame
 
@@ -222,6 +223,7 @@ class Camera:
                 connection.close()
         except Exception as error:  # whatever it is must not end the camera; it is told as the reason
             failure = error
+        give_back()
         with self._news:
             attempt.done = True
             if attempt is self._attempt:

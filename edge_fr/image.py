@@ -14,6 +14,7 @@ from edge_fr.errors import ImageError, InputError
 from edge_fr.structures import CROP_SIDE_PX
 
 MAX_IMAGE_PIXELS = 64_000_000  # a decoded picture of that size takes 192 MB
+_MAX_FILE_BYTES = 8 * MAX_IMAGE_PIXELS  # four channels of 16 bits, not compressed
 
 TEMPLATE: NDArray[np.float32] = np.array(
     [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)],
@@ -32,13 +33,20 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Reads a picture file as (H, W, 3) uint8 BGR, turned upright as its EXIF orientation says.
 
     Grey, 16-bit and transparent pictures are converted; transparency is dropped. ImageError says why
-    a file cannot be used: absent, a folder, empty, cut off, no picture, or more than
+    a file cannot be used: absent, a folder, a pipe, empty, cut off, no picture, or more than
     MAX_IMAGE_PIXELS (JPEG and PNG are refused before they are decoded).
     """
     path = Path(path)
     if path.is_dir():
         raise ImageError(f"{path} is a folder, expected a picture file")
+    if path.exists() and not path.is_file():  # it may never end
+        raise ImageError(f"{path} is a pipe or a device, expected a picture file")
     try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise ImageError(
+                f"{path} has {path.stat().st_size} bytes, more than any picture of "
+                f"{MAX_IMAGE_PIXELS / 1e6:.0f} million pixels, expected at most {_MAX_FILE_BYTES}"
+            )
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise ImageError(f"no picture file at {path}") from error

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -122,6 +123,59 @@ def _answering(describe: bytes) -> Answer:
                 connection.sendall(head + describe)
 
     return answer
+
+
+def jpeg_sender(packets: Callable[[], Iterator[bytes]]) -> Answer:
+    """A camera that sends RTP/JPEG (RFC 2435): what `packets` gives, each a payload with its own header,
+    all of one moment, and none marked as the last one of a picture."""
+
+    def answer(connection: socket.socket, over: threading.Event) -> None:
+        told = (
+            b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 26\r\na=control:video\r\n"
+        )
+        replies = {
+            "OPTIONS": b"Public: DESCRIBE, SETUP, PLAY\r\n\r\n",
+            "DESCRIBE": SDP + b"Content-Length: %d\r\n\r\n%s" % (len(told), told),
+            "SETUP": b"Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 1\r\n\r\n",
+            "PLAY": b"Session: 1\r\nRange: npt=0-\r\n\r\n",
+        }
+        verb = ""
+        while verb != "PLAY":
+            asked = connection.recv(4096).decode(errors="replace")
+            if not asked:
+                return
+            verb = asked.split()[0]
+            number = next(line.split()[1] for line in asked.splitlines() if line.startswith("CSeq"))
+            connection.sendall(f"RTSP/1.0 200 OK\r\nCSeq: {number}\r\n".encode() + replies[verb])
+        for number, payload in enumerate(packets()):
+            if over.is_set():
+                return
+            packet = struct.pack(">BBHII", 0x80, 26, number & 0xFFFF, 9000, 1) + payload
+            connection.sendall(b"$\0" + struct.pack(">H", len(packet)) + packet)
+
+    return answer
+
+
+def endless_picture() -> Iterator[bytes]:
+    """Part after part of one JPEG picture, whose offsets begin anew after 16 MiB."""
+    content, offset = bytes([0x55]) * 11_200, 0
+    while True:
+        tables = struct.pack(">BBH", 0, 0, 128) + bytes(range(1, 129)) if offset == 0 else b""
+        head = struct.pack(">BBHBBBB", 0, offset >> 16, offset & 0xFFFF, 1, 255, 40, 30)
+        yield head + tables + content
+        offset = (offset + len(content)) & 0xFFFFFF
+
+
+def gigantic_picture() -> Iterator[bytes]:
+    """The last part of a JPEG picture of 16 MiB, again and again, and tables said to have 64 KiB."""
+    while True:
+        for offset in (0, 0xFFFFF0):
+            tables = struct.pack(">BBH", 0, 0, 0xFFFF) + bytes(128) if offset == 0 else b""
+            yield (
+                struct.pack(">BBHBBBB", 0, offset >> 16, offset & 0xFFFF, 1, 255, 255, 255)
+                + tables
+                + b"\x55" * 900
+            )
 
 
 SDP = b"Content-Type: application/sdp\r\n"

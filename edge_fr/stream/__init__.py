@@ -25,7 +25,7 @@ from typing import Literal, get_args
 from edge_fr.errors import InputError, SourceOpenError
 from edge_fr.stream.camera import Camera
 from edge_fr.stream.connection import CameraChange, CameraCounters
-from edge_fr.stream.containers import why_cut_short
+from edge_fr.stream.containers import why_cut_short, why_endless
 from edge_fr.stream.freshness import is_current
 from edge_fr.stream.reconnect import ReconnectPolicy
 from edge_fr.stream.source import Reader, Skipped, Source, modified_at
@@ -88,6 +88,12 @@ def open_source(
     if address.live:
         return Source(address, _video_reader(address, reader, timeout_s, stop), camera=camera)
     path = Path(address.target)
+    try:
+        endless = why_endless(path)
+    except OSError as error:
+        raise SourceOpenError(f"cannot open {address.shown}: {error.strerror}") from error
+    if endless is not None:
+        raise SourceOpenError(f"cannot open {address.shown}: {endless}; it is no video, or was overwritten")
     video = _video_reader(address, reader, timeout_s, stop)
     return Source(address, video, camera=camera, started_at=modified_at(path), cut=why_cut_short(path))
 

@@ -1,7 +1,11 @@
-"""Says whether a video file was cut short, from the sizes its own container states.
+"""Says whether a video file was cut short, from the sizes its own container states, and whether a picture
+in it never ends.
 
 Decoders end quietly where the bytes end, and frame counts in headers are often estimates; the
 container's sizes are exact. MPEG-TS and other bare streams state no size: nothing can be said of them.
+
+A bare stream tells the end of a picture by the next one's beginning. Where that never comes, after a
+power cut that left zeros say, decoders gather all the rest of the file in memory, twice.
 """
 
 from __future__ import annotations
@@ -12,6 +16,10 @@ from typing import BinaryIO
 
 _EBML, _MATROSKA_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _MP4_FIRST = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
+_JPEG_BEGINS, _NAL_UNIT_BEGINS = b"\xff\xd8\xff", b"\x00\x00\x01"
+_JPEG_SUFFIXES = (".mjpg", ".mjpeg", ".mpo")
+_NAL_SUFFIXES = (".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".m4v")
+MOST_PICTURE_BYTES = 64 << 20  # a JPEG of 64 million pixels has some 40 MB
 
 
 def why_cut_short(path: Path) -> str | None:
@@ -31,6 +39,37 @@ def why_cut_short(path: Path) -> str | None:
     if stated is None or stated <= length:
         return None
     return f"the file is cut short: it holds {length} bytes, its own header says {stated}; copy it again"
+
+
+def why_endless(path: Path) -> str | None:
+    """Where in a bare stream of JPEG pictures, H.264 or the like no picture ends within
+    MOST_PICTURE_BYTES, or None; reads the whole file then, other files not."""
+    with path.open("rb") as file:
+        head = file.read(8)
+        if head[4:8] in _MP4_FIRST:
+            return None
+        suffix = path.suffix.lower()
+        if head.startswith((_JPEG_BEGINS, b"--")) or suffix in _JPEG_SUFFIXES:  # --: parts, as of a mail
+            return _gap(file, _JPEG_BEGINS)
+        if head.startswith((_NAL_UNIT_BEGINS, b"\x00" + _NAL_UNIT_BEGINS)) or suffix in _NAL_SUFFIXES:
+            return _gap(file, _NAL_UNIT_BEGINS)
+        return None
+
+
+def _gap(file: BinaryIO, mark: bytes) -> str | None:
+    """Where `mark` does not come again within MOST_PICTURE_BYTES."""
+    length = _length(file)
+    last = offset = 0
+    while offset < length:
+        file.seek(offset)
+        chunk = file.read(1 << 20)
+        found = chunk.rfind(mark)
+        if found >= 0:
+            last = offset + found
+        offset += max(1, len(chunk) - len(mark) + 1)
+        if offset - last > MOST_PICTURE_BYTES:
+            return f"a picture that begins by byte {last} does not end within {MOST_PICTURE_BYTES >> 20} MiB"
+    return None
 
 
 def _length(file: BinaryIO) -> int:

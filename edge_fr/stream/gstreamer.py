@@ -24,6 +24,9 @@ INSTALL = (
     "then `pip install 'edge-fr[streams]'`"
 )
 _SLICE_NS = 100_000_000  # how long one wait inside GStreamer lasts before errors are looked at
+# A picture that never ends is gathered in memory; ten seconds of 50 Mbit/s without a whole one are less.
+_MOST_UNDECODED_BYTES = 96 << 20
+_PACKET_BYTES = 512  # what GStreamer keeps beside the content of each
 
 
 def load() -> Any:
@@ -65,6 +68,7 @@ class GStreamerReader:
         self._timeout_s = timeout_s
         self._tally = Tally(self.losses)
         self._sink: Any = None
+        self._entry: Any = None
         self._fault: EdgeFrError | None = None  # what went wrong in a callback
         self._closed = False
         self._stop = stop or threading.Event()
@@ -182,7 +186,8 @@ class GStreamerReader:
         except MissingDependencyError as error:
             self._fault = error
             return
-        decode.add_pad(self._gst.GhostPad.new("sink", decode.get_by_name("entry").get_static_pad("sink")))
+        entry = decode.get_by_name("entry")
+        decode.add_pad(self._gst.GhostPad.new("sink", entry.get_static_pad("sink")))
         decoder, sink = decode.get_by_name("decoder"), decode.get_by_name("sink")
         if decoder is not None:
             _note_times(self._gst, decoder, self._tally.encoded)
@@ -191,12 +196,13 @@ class GStreamerReader:
         decode.sync_state_with_parent()
         if pad.link(decode.get_static_pad("sink")) != self._gst.PadLinkReturn.OK:
             self._fault = SourceReadError(f"its stream of type {codec} cannot be decoded")
-        self._sink = sink
+        self._entry, self._sink = entry, sink
 
     def _pull(self) -> Any:
         """The next sample, or None at the end. What was decoded before an error comes before the error."""
         give_up = time.monotonic() + self._timeout_s
         error: str | None = None
+        before: int | None = None
         while not (self._closed or self._stop.is_set()):
             if self._sink is None:
                 time.sleep(0.01)
@@ -205,6 +211,12 @@ class GStreamerReader:
                 if sample is not None:
                     self._drop_news()
                     return sample
+                taken = self._taken_bytes()
+                before = taken if before is None else before
+                if taken - before > _MOST_UNDECODED_BYTES:
+                    raise SourceReadError(
+                        f"{taken - before >> 20} MiB came, and no picture in them had an end"
+                    )
             if error is not None:
                 raise SourceReadError(error)
             if self._fault is not None:
@@ -215,6 +227,13 @@ class GStreamerReader:
             if time.monotonic() > give_up:
                 raise SourceReadError(f"no frame came within {self._timeout_s:g} s")
         return None
+
+    def _taken_bytes(self) -> int:
+        """What the decoder and all before it were given so far, as far as this GStreamer counts (1.20)."""
+        if self._entry is None or self._entry.find_property("stats") is None:
+            return 0
+        stats = self._entry.get_property("stats")
+        return int(stats.get_value("num-bytes") + stats.get_value("num-buffers") * _PACKET_BYTES)
 
     def _drop_news(self) -> None:
         """Takes the messages before the first error off the bus, where they would pile up for months."""

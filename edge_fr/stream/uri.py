@@ -83,6 +83,8 @@ def _path(path: Path, shown: str) -> Address:
         return Address("folder", str(path.absolute()), shown, path.resolve().name)
     if not path.exists():
         raise SourceOpenError(f"there is no file or folder {shown!r}, expected {EXPECTED}")
+    if not path.is_file():  # a pipe nobody writes into would be waited for until the end of days
+        raise SourceOpenError(f"{shown!r} is a pipe or a device and no file, expected {EXPECTED}")
     kind: Kind = "picture" if path.suffix.lower() in PICTURE_SUFFIXES else "video"
     return Address(kind, str(path.absolute()), shown, path.stem)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
+from array import array
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
@@ -18,6 +19,22 @@ ENGINE = "engine:"  # begins the names under which models are timed; their task 
 _KEPT = 10_000  # samples a stage: enough for a p95 that means something, bounded for a run of months
 
 
+class _Newest:
+    """The newest _KEPT durations in ns, in memory that is taken at once and never grows."""
+
+    def __init__(self) -> None:
+        self._ring = array("q", bytes(8 * _KEPT))
+        self._count = 0
+
+    def add(self, duration_ns: int) -> None:
+        self._ring[self._count % _KEPT] = duration_ns
+        self._count += 1
+
+    def values(self) -> NDArray[np.int64]:
+        """In no order."""
+        return np.array(self._ring[: self._count], np.int64)
+
+
 class StageTimes:
     """Durations by stage name. The newest 10,000 of each are kept for percentiles; totals are exact.
 
@@ -26,7 +43,7 @@ class StageTimes:
 
     def __init__(self) -> None:
         self.listener: Callable[[str, int], None] | None = None
-        self._samples: defaultdict[str, deque[int]] = defaultdict(lambda: deque(maxlen=_KEPT))
+        self._samples: defaultdict[str, _Newest] = defaultdict(_Newest)
         self._totals: defaultdict[str, int] = defaultdict(int)
 
     def timed(self, name: str, call: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -37,7 +54,7 @@ class StageTimes:
         return result
 
     def add(self, name: str, duration_ns: int) -> None:
-        self._samples[name].append(duration_ns)
+        self._samples[name].add(duration_ns)
         self._totals[name] += duration_ns
         if self.listener is not None:
             self.listener(name, duration_ns)
@@ -50,7 +67,7 @@ class StageTimes:
         """For each stage in order of first use: p50_ms, p95_ms, total_s."""
         rows = {}
         for name, samples in self._samples.items():
-            p50, p95 = np.percentile(samples, [50, 95]) / 1e6
+            p50, p95 = np.percentile(samples.values(), [50, 95]) / 1e6
             rows[name] = {
                 "p50_ms": round(float(p50), 3),
                 "p95_ms": round(float(p95), 3),

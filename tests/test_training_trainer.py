@@ -17,6 +17,7 @@ from export.networks.recognizer import Parts
 from export.training.config import Config, read_config
 from export.training.data import Source
 from export.training.degradations import Recipe
+from export.training.learner import usefulness
 from export.training.trainer import load_trained, rate, train
 
 
@@ -133,6 +134,40 @@ def test_training_changes_what_learns_and_leaves_the_frozen_blocks(workplace: Pa
     assert not any(name.endswith("act.weight") for name in changed)
 
 
+def test_a_run_that_begins_with_another_trains_that_first_and_starts_between_it_and_the_base(
+    workplace: Path,
+) -> None:
+    cache = workplace / "begun"
+    first = config(workplace, name="first", steps=2)
+    still = {"body_lr": 0.0, "tail_lr": 0.0, "heads_lr": 0.0}  # what it ends with is what it began with
+    begun = config(workplace, steps=1, begin={"config": first, "share": 0.25}, **still)
+    found, _, _ = load_trained(train(begun, data=workplace, out=workplace / "second", cache=cache))
+    made, _, _ = load_trained(cache / "runs" / "first" / "recognizer.pt")
+    base, _ = load_sface(workplace / "base.onnx")
+    name = "to_f4.1.1.conv.weight"
+    there, earlier = base.state_dict()[name], made.body.state_dict()[name]
+    assert not torch.equal(there, earlier)
+    # Half of single precision's digits: the averaged weights are moved towards the same values once.
+    torch.testing.assert_close(
+        found.body.state_dict()[name], torch.lerp(there, earlier, 0.25), rtol=0, atol=1e-6
+    )
+    torch.testing.assert_close(found.index.out.weight, made.index.out.weight, rtol=0, atol=1e-6)
+
+
+def test_a_finished_run_is_left_as_it_is(workplace: Path) -> None:
+    out = workplace / "finished"
+    path = train(config(workplace, steps=1), data=workplace, out=out, cache=workplace)
+    before = path.stat().st_mtime_ns, (out / "judged.jsonl").read_text()
+    assert train(config(workplace, steps=1), data=workplace, out=out, cache=workplace) == path
+    assert (path.stat().st_mtime_ns, (out / "judged.jsonl").read_text()) == before
+
+
+def test_faces_weigh_their_recognizability_and_hopeless_ones_nothing() -> None:
+    target, hopeless = torch.tensor([[0.9], [0.1], [0.5]]), torch.tensor([False, False, True])
+    assert usefulness(target, hopeless, 0.25).tolist() == pytest.approx([0.9, 0.25, 0.0])
+    assert usefulness(target, hopeless, 1.0).tolist() == [1.0, 1.0, 0.0]
+
+
 def test_a_folder_that_holds_another_run_is_refused(workplace: Path) -> None:
     out = workplace / "other"
     train(config(workplace), data=workplace, out=out, cache=workplace, stop_at=1)
@@ -176,6 +211,16 @@ def test_a_config_that_extends_another_changes_only_what_it_states(tmp_path: Pat
     found = read_config(tmp_path / "row.yaml")
     assert (found.name, found.steps, found.batch) == ("row", 9, 5)
     assert found.parts == Parts(local=False, fusion=False)
+
+
+def test_the_run_that_another_begins_with_is_read_from_the_file_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "first.yaml").write_text("name: first\nsteps: 9\nsources: [{name: a, path: a}]\n")
+    (tmp_path / "second.yaml").write_text(
+        "extends: first.yaml\nname: second\nbegin: {config: first.yaml, share: 0.5}\n"
+    )
+    begin = read_config(tmp_path / "second.yaml").begin
+    assert begin is not None
+    assert (begin.config.name, begin.config.steps, begin.share) == ("first", 9, 0.5)
 
 
 def test_a_config_that_is_not_there_is_named(tmp_path: Path) -> None:

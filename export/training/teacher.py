@@ -13,6 +13,7 @@ from torch.nn import functional
 from edge_fr.errors import InputError
 from export.networks.backbone import load_sface
 from export.training.data import Faces
+from export.training.lanes import Lanes
 
 
 def to_tensor(crops: NDArray[np.uint8]) -> torch.Tensor:
@@ -22,7 +23,7 @@ def to_tensor(crops: NDArray[np.uint8]) -> torch.Tensor:
 
 
 def teach(
-    faces: Faces, model: Path, cache: Path, *, device: str = "cpu", bf16: bool = True
+    faces: Faces, model: Path, cache: Path, *, device: str = "cpu", threads: int = 1, bf16: bool = False
 ) -> NDArray[np.float32]:
     """The teacher's unit embeddings N x 128 of the clean crops, from the cache if they are there.
 
@@ -31,13 +32,14 @@ def teach(
     """
     path = cache / f"teacher-{faces.digest}.npy"
     if not path.is_file():
-        body, tail = (part.eval().to(device) for part in load_sface(model))
+        body, tail = (part.eval().requires_grad_(False).to(device) for part in load_sface(model))
+        lanes = Lanes(body, threads, bf16=bf16)
         rows = []
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=bf16):
+        with torch.no_grad():
             for start in track(range(0, len(faces.crops), 64), description="teacher"):
                 crops = to_tensor(faces.crops[start : start + 64]).to(device)
-                both = torch.cat([crops, crops.flip(3)])
-                embeddings = functional.normalize(tail(body(both)[1].flatten(1)).float())  # 2N x 128
+                f4 = lanes.forward(torch.cat([crops, crops.flip(3)]))[1]
+                embeddings = functional.normalize(tail(f4.flatten(1)))  # 2N x 128
                 rows.append(functional.normalize(torch.stack(embeddings.chunk(2)).sum(0)).cpu())
         partial = path.with_suffix(".partial.npy")
         np.save(partial, torch.cat(rows).numpy())

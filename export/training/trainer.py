@@ -46,8 +46,9 @@ def rate(step: int, steps: int, warmup: float) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
-def start(config: Config, faces: Faces) -> Recognizer:
-    """The recognizer before training: its base's body, and a tail fitted to its base's in closed form."""
+def start(config: Config, faces: Faces, earlier: Path | None) -> Recognizer:
+    """The recognizer before training: its base's body, and a tail fitted to its base's in closed form; where
+    the config says so, on from there towards what the finished run at `earlier` learned."""
     torch.manual_seed(config.seed)
     body, linear = load_sface(resolve(config.base))
     recognizer = Recognizer(body, config.parts, squeezed=config.squeezed)
@@ -61,7 +62,21 @@ def start(config: Config, faces: Faces) -> Recognizer:
     fit(recognizer.tail, linear, _Batches(features))
     if recognizer.visible is not None:
         recognizer.visible.mean.data = torch.stack([f.float().mean(0) for f in features]).mean(0)[None]
+    if earlier is not None and config.begin is not None:
+        go_on_from(recognizer, load_trained(earlier)[0], config.begin.share)
     return recognizer
+
+
+@torch.no_grad()
+def go_on_from(recognizer: Recognizer, earlier: Recognizer, share: float) -> None:
+    """Takes over what `earlier` learned, of body and tail at `share` of the way to it; see `Begin`.
+
+    Parts that only one of them has are passed over.
+    """
+    made = earlier.state_dict()
+    for name, value in recognizer.state_dict().items():
+        if name in made:
+            value.lerp_(made[name].to(value), share if name.startswith(("body.", "tail.")) else 1.0)
 
 
 class _Batches:
@@ -110,8 +125,17 @@ def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | 
     if written.is_file() and written.read_text() != config.model_dump_json(indent=1):
         raise InputError(f"{out} holds a run of another config; choose another --out or delete it")
     written.write_text(config.model_dump_json(indent=1))
+    if (out / "recognizer.pt").is_file():
+        return out / "recognizer.pt"
+    earlier = None
+    if config.begin is not None:
+        begun = config.begin.config
+        earlier = train(begun, data=data, out=cache / "runs" / begun.name, cache=cache)
     faces = pack(config.sources, data, cache)
-    teacher = teach(faces, resolve(config.base), cache, device=config.device)
+    threads = config.threads if config.device == "cpu" else 1
+    teacher = teach(
+        faces, resolve(config.base), cache, device=config.device, threads=threads, bf16=config.bf16
+    )
     lessons = lesson(faces, teacher, config.device)
     masks = MaskRenderer(data / config.mask_templates if config.mask_templates else None)
     loader = Loader(
@@ -120,7 +144,7 @@ def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | 
     saved = (
         torch.load(out / "checkpoint.pt", map_location="cpu") if (out / "checkpoint.pt").is_file() else None
     )
-    learner = Learner(start(config, faces) if saved is None else _blank(config))
+    learner = Learner(start(config, faces, earlier) if saved is None else _blank(config))
     body = learner.recognizer.body
     assert isinstance(body, MobileNetV1)
     body.freeze(config.frozen_blocks)
@@ -135,7 +159,7 @@ def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | 
         torch.set_rng_state(saved["rng"])
         first = int(saved["step"])
         console.print(f"resuming {out} at step {first}")
-    lanes = Lanes(body, config.threads if config.device == "cpu" else 1, bf16=config.bf16)
+    lanes = Lanes(body, threads, bf16=config.bf16)
     last = min(config.steps, stop_at or config.steps)
     weights = {**config.weights.model_dump(), "gate": 1.0}
     sums: dict[str, float] = {}

@@ -5,7 +5,9 @@ from torch import nn
 
 from edge_fr.errors import ModelNotFoundError
 from edge_fr.models import resolve
-from export.networks.backbone import FixedPReLU, IResNet, MobileFaceNet, MobileNetV1, load_sface
+from export.networks.backbone import FixedPReLU, MobileNetV1, load_sface
+from export.networks.iresnet import AdaFaceIR, IResNet
+from export.networks.mobilefacenet import FoamliuMobileFaceNet, MobileFaceNet
 
 
 def test_the_body_and_tail_answer_what_sface_answers() -> None:
@@ -24,8 +26,11 @@ def test_the_body_and_tail_answer_what_sface_answers() -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=5e-5)
 
 
-@pytest.mark.parametrize("body", [MobileNetV1(), MobileFaceNet(), IResNet()], ids=lambda b: type(b).__name__)
-def test_every_body_yields_a_map_of_14_and_one_of_7(body: nn.Module) -> None:
+@pytest.mark.parametrize(
+    "kind", [MobileNetV1, MobileFaceNet, FoamliuMobileFaceNet, IResNet, AdaFaceIR], ids=lambda b: b.__name__
+)
+def test_every_body_yields_a_map_of_14_and_one_of_7(kind: type[nn.Module]) -> None:
+    body = kind()
     with torch.inference_mode():
         f3, f4 = body.eval()(torch.rand(2, 3, 112, 112) * 255)
     assert f3.shape == (2, body.f3_channels, 14, 14)

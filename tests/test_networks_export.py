@@ -2,23 +2,34 @@
 
 from pathlib import Path
 
+import drawn_weights
 import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import ModelProto
 from torch import Tensor, nn
 
 from edge_fr.cards import read_card
 from edge_fr.engine import ModelCard, open_engine
-from edge_fr.errors import InputError, ModelError
+from edge_fr.errors import InputError, ModelError, ModelNotFoundError
+from edge_fr.models import resolve
 from export.__main__ import main
-from export.networks.backbone import MobileFaceNet, MobileNetV1
+from export.networks.backbone import MobileNetV1
 from export.networks.gate import Gate
+from export.networks.mobilefacenet import MobileFaceNet
+from export.networks.published import LAYOUTS
 from export.networks.recognizer import Parts, Recognizer
-from export.to_onnx import TOLERANCE, export, write
+from export.to_onnx import Origin, export, simplified, write_published, write_run
+from export.training.config import Config
+from export.training.data import Source
+from export.training.learner import Learner
+from export.verify import BOUNDS
 
 # Operators of graphs that compute their own shapes or choose what to run: engines fail on them or fall back.
 FORBIDDEN = {"Shape", "Gather", "Expand", "If", "Loop", "TopK", "ArgMax", "Where", "Resize", "Cast", "Einsum"}
+TOLERANCE = BOUNDS["onnxruntime", "fp32"].share
+ASKED_FOR = ["--name", "mine", "--licence", "ours", "--training-data", "our own"]
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's exporter raises its own
 
@@ -109,7 +120,9 @@ class Choosy(nn.Module):
         return torch.topk(crops.mean((2, 3)), 2).values
 
 
-@pytest.mark.parametrize(("network", "reason"), [(Fickle(), "torch differ by"), (Choosy(), "operators TopK")])
+@pytest.mark.parametrize(
+    ("network", "reason"), [(Fickle(), "answers otherwise|torch differ by"), (Choosy(), "operators TopK")]
+)
 def test_a_file_that_cannot_be_trusted_is_refused_and_not_left_behind(
     tmp_path: Path, network: nn.Module, reason: str
 ) -> None:
@@ -118,10 +131,117 @@ def test_a_file_that_cannot_be_trusted_is_refused_and_not_left_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_graph_that_the_simplifier_changed_is_refused_with_what_it_said() -> None:
+    def simplify(model: ModelProto, **_: object) -> tuple[ModelProto, bool]:
+        print("Tensor embedding changes after optimization.")
+        return model, False
+
+    with pytest.raises(ModelError, match=r"mine: .* \(Tensor embedding changes after optimization\.\)"):
+        simplified(ModelProto(), Gate().eval(), "mine", simplify)
+
+
+def test_the_simplifier_is_told_to_compare_its_graph_on_crops(tmp_path: Path) -> None:
+    asked = {}
+
+    def simplify(model: ModelProto, **options: object) -> tuple[ModelProto, bool]:
+        asked.update(options)
+        return model, True
+
+    simplified(ModelProto(), Gate().eval(), "mine", simplify)
+    assert asked["check_n"] == 1
+    crops = asked["input_data"]["crops"]  # type: ignore[index]
+    assert crops.shape == (2, 3, 112, 112)
+    assert crops.max() > 200  # pixels, not the simplifier's own 0..1
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "size"),
+    [
+        ("iresnet18", drawn_weights.iresnet(18, 16), 16),
+        ("adaface-ir18", drawn_weights.adaface(18, 24), 24),
+        ("mobilefacenet", drawn_weights.mobilefacenet(2, 32), 32),
+        ("mobilefacenet-foamliu", drawn_weights.foamliu(40), 40),
+    ],
+)
+def test_a_user_s_weights_become_a_file_with_plain_operators_and_a_batch_that_alone_varies(
+    tmp_path: Path, name: str, weights: dict[str, Tensor], size: int
+) -> None:
+    origin = Origin("mine", "ours", "our own")
+    path = write_published(name, LAYOUTS[name], weights, tmp_path / "face.onnx", origin)
+    graph = onnx.load(path).graph
+    assert {node.op_type for node in graph.node} & {*FORBIDDEN, "Identity", "Reshape", "Dropout"} == set()
+    dims = [
+        [d.dim_param or d.dim_value for d in t.type.tensor_type.shape.dim]
+        for t in (*graph.input, *graph.output)
+    ]
+    assert dims == [["batch", 3, 112, 112], ["batch", size]]
+    card = read_card(path)
+    assert (card.name, card.licence, card.training_data) == ("mine", "ours", "our own")
+    assert (card.colour, card.input_range, card.embedding_size) == ("RGB", (0.0, 255.0), size)
+    assert LAYOUTS[name].pixels() in card.notes
+    assert [entry.key for entry in onnx.load(path).metadata_props] == ["edge_fr.card"]
+    embedding = open_engine(path).infer({"crops": np.full((3, 3, 112, 112), 99, np.float32)})["embedding"]
+    assert embedding.shape == (3, size)
+
+
+def test_the_command_asks_for_name_licence_and_training_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["onnx", "mobilefacenet", "--weights", "face.pt", "-o", str(tmp_path / "face.onnx")]
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "required: --name, --licence, --training-data" in capsys.readouterr().err
+    assert main([*command, *ASKED_FOR]) == 1
+    assert "error: no weights at face.pt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (["recognizer", "-o", "face.onnx", "--mean", "1", "2", "3"], "has its pixels' mean and order in it"),
+        (["iresnet18", "-o", "face.onnx", "--visibility"], "only recognizer has a map of the visible face"),
+        (["iresnet18", "-o", "face.onnx", "--std", "1", "0", "1"], "expected three numbers above 0"),
+        (["iresnet18", "-o", "face"], "expected a name that ends with .onnx"),
+    ],
+)
+def test_options_that_do_not_go_together_are_told(
+    more: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["onnx", *more, "--weights", "face.pt", *ASKED_FOR]) == 1
+    assert reason in capsys.readouterr().err
+
+
 def test_a_run_that_is_not_finished_cannot_be_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(InputError, match=r"no finished run at .*recognizer\.pt"):
-        write(tmp_path, tmp_path / "out")
-    assert main(["onnx", "--run", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
-    assert "no finished run" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"no weights at .*recognizer\.pt, expected .* the folder of a run"):
+        write_run(tmp_path, tmp_path / "face.onnx", Origin("mine", "ours", "our own"))
+    command = ["onnx", "recognizer", "--weights", str(tmp_path), "-o", str(tmp_path / "face.onnx")]
+    assert main([*command, *ASKED_FOR]) == 1
+    assert "no weights at" in capsys.readouterr().err
+
+
+def test_a_finished_run_becomes_a_recognizer_and_its_gate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        resolve("sface")
+    except ModelNotFoundError as error:
+        pytest.skip(str(error))
+    parts = Parts(mask_attention=False, local=False, fusion=False)
+    config = Config(
+        name="small", sources=[Source(name="people", path="people")], steps=1, squeezed=8, parts=parts
+    )
+    learner = Learner(Recognizer(MobileNetV1(), parts, squeezed=8))
+    saved = {"config": config.model_dump_json(), "state": learner.state_dict(), "step": 1}
+    torch.save(saved, tmp_path / "recognizer.pt")
+    face, gate = tmp_path / "out" / "face.onnx", tmp_path / "out" / "face-gate.onnx"
+    assert main(["onnx", "recognizer", "--weights", str(tmp_path), "-o", str(face), *ASKED_FOR]) == 0
+    assert capsys.readouterr().out.split() == [str(face), str(gate)]
+    found, guard = read_card(face), read_card(gate)
+    assert (found.name, guard.name, guard.guards) == ("mine", "mine-gate", found.weights_digest)
+    assert (guard.task, guard.training_data, guard.licence) == ("gate", "our own", "ours")
+    assert [spec.name for spec in open_engine(face).outputs] == ["embedding", "ri", "mask_prob"]
+    for file in (face, gate):
+        assert main(["verify", str(file), "--against", str(tmp_path)]) == 0
+    assert "ri" in capsys.readouterr().out

@@ -8,9 +8,14 @@ import sys
 from pathlib import Path
 
 import cv2
+import drawn_weights
+import numpy as np
 import pytest
+import torch
 
 from edge_fr.cli import main
+from edge_fr.embed import Embedder
+from edge_fr.engine import open_engine
 from samples.standoff_people import COLLINS, HOPPER, portrait
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
@@ -58,6 +63,25 @@ def test_the_kiosk_says_match_no_match_or_why_it_cannot_tell(folder: Path) -> No
     assert "please look at the camera again" in unsure.stdout
     nobody = sample(folder, "kiosk.py", "people.db", "Ada Lovelace", "grace.png")
     assert "nobody called 'Ada Lovelace'" in nobody.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("mobilefacenet", drawn_weights.mobilefacenet(1, 16, names=drawn_weights.TREB1EN)),
+        ("adaface-ir18", {"state_dict": {f"model.{k}": v for k, v in drawn_weights.adaface(18, 16).items()}}),
+    ],
+    ids=["other names", "AdaFace"],
+)
+def test_a_checkpoint_of_one_s_own_becomes_a_recognizer(
+    tmp_path: Path, name: str, weights: dict[str, object]
+) -> None:
+    torch.save(weights, tmp_path / "own.pt")
+    done = sample(tmp_path, "export_own_recognizer.py", name, "own.pt", "face.onnx")
+    assert done.returncode == 0, done.stderr
+    embedder = Embedder(open_engine(tmp_path / "face.onnx"))
+    assert embedder.card.training_data == "our own photographs"
+    assert embedder.embed(np.zeros((2, 112, 112, 3), np.uint8)).vectors.shape == (2, 16)
 
 
 @pytest.mark.parametrize("name", ["one_camera.py", "kiosk.py"])

@@ -24,6 +24,7 @@ from edge_fr.sensors import open_cards, read_sensors
 from edge_fr.stream import ReconnectPolicy, open_camera
 from edge_fr.structures import Frame
 from edge_fr.systemd import Service
+from edge_fr.tiles import TiledDetector
 
 
 def run_site(
@@ -70,6 +71,7 @@ def run_site(
                 assemble(networks, people, quality=_quality(look), decision=_decision(look)),
                 fps=look.fps,
                 region=WHOLE if look.region is None else Region(*look.region),
+                tiles=TiledDetector(networks.detector, look.tiles) if look.tiles else None,
             )
             for name, camera in site.cameras.items()
             for look in (site.look(name),)

@@ -59,6 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--camera", help="the camera's name in events (made from the source)")
     run.add_argument("--fpir", type=float, help="share of strangers that may be given a name (0.01)")
     run.add_argument("--decide-within", type=_nanoseconds, metavar="SECONDS", help="answer by then (2)")
+    run.add_argument(
+        "--tiles",
+        type=int,
+        metavar="N",
+        help="faces from 12 px in 4K: look at N enlarged parts of each frame",
+    )
     add_model_options(run)
     add_json(run)
 

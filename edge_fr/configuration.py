@@ -72,6 +72,11 @@ class Look(_Part):
     region: tuple[Share, Share, Share, Share] | None = Field(
         default=None, description="left, top, right, bottom in shares of the picture"
     )
+    tiles: Annotated[int, Field(ge=0, le=64)] | None = Field(
+        default=None,
+        description="parts of 426 x 426 px that are looked at enlarged in every frame, for faces from 12 px "
+        "in large pictures; each costs what a picture of 640 x 640 does",
+    )
     min_side_px: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="smaller faces are not recognized"
     )

@@ -16,6 +16,7 @@ from edge_fr.structures import Faces, Frame
 
 _MULTIPLE_PX = 32  # the largest stride of every head: inputs come in whole multiples of it
 _MAX_BATCH = 8  # an input of 1080p takes 25 MB
+_KEPT_BYTES = 256 << 20  # inputs of several sizes, for cameras that differ and for tiles
 _TOP_K = 5000  # candidates that go into NMS, as in OpenCV: what a picture of noise costs has a bound
 
 # Detectors are trained on pictures of about 640 px. At full size YuNet places the boxes and landmarks of
@@ -37,9 +38,8 @@ class Detector:
     YuNet finds nine in ten, at 16 px one in two. An engine with a fixed input size gets every frame
     scaled down to that size, and places faces badly that are over 500 px high there.
 
-    A detector keeps only its input's memory between frames, so their size may change; use it from one
-    thread at a time. CardError when the engine's
-    inputs or outputs do not fit the head that its card names.
+    A detector keeps only its inputs' memory between frames, so their size may change; use it from one
+    thread at a time. CardError when the engine's inputs or outputs do not fit the head that its card names.
     """
 
     def __init__(
@@ -71,13 +71,23 @@ class Detector:
         if any(len(spec.shape) != 3 for spec in engine.outputs):  # rows of different pictures would mix
             self._max_batch = 1
         self._layout = LAYOUTS[card.head]
-        self._tensors: dict[tuple[int, ...], NDArray[np.float32]] = {}  # inputs to fill again, by shape
+        self._tensors: dict[tuple[int, int], NDArray[np.float32]] = {}  # inputs to fill again, by size
         self._names = order_outputs(self._layout, engine.outputs, self._fixed_size, card)
 
     @property
     def card(self) -> ModelCard:
         """The detector's card."""
         return self._engine.card
+
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """The (height, width) that the engine's input has; None: it takes any."""
+        return self._fixed_size
+
+    def scale(self, size: tuple[int, int]) -> float:
+        """How large a picture of that (height, width) reaches the network, 1 or less."""
+        height, width = self._fixed_size or self._size_for(size)
+        return min(1.0, height / size[0], width / size[1])
 
     def __call__(self, frame: Frame, faces: Faces) -> Faces:
         """The faces of the frame, in place of those handed in."""
@@ -97,7 +107,7 @@ class Detector:
         images = [to_bgr(image) for image in images]
         by_size: dict[tuple[int, int], list[int]] = {}
         for number, image in enumerate(images):
-            by_size.setdefault(self._fixed_size or self._size_for(image), []).append(number)
+            by_size.setdefault(self._fixed_size or self._size_for(image.shape[:2]), []).append(number)
         found: list[Faces] = [Faces.empty()] * len(images)
         for size, numbers in by_size.items():
             for start in range(0, len(numbers), self._max_batch):
@@ -108,22 +118,20 @@ class Detector:
 
     def _detect(self, images: list[NDArray[np.uint8]], size: tuple[int, int]) -> list[Faces]:
         """The faces of each of the pictures, which have one input size."""
-        if (len(images), *size) not in self._tensors:
-            self._tensors.clear()
         looks = self._look(images, size)
         if self._fixed_size is not None or max(size) <= _SECOND_LOOK_FROM_PX:
-            return [self._suppress(found) for found, _ in looks]
+            return [self.suppress(found) for found, _ in looks]
         small = (_round_up(size[0] / _SECOND_LOOK_SHRINK), _round_up(size[1] / _SECOND_LOOK_SHRINK))
         results = []
         for (found, scale), (large, _) in zip(looks, self._look(images, small), strict=True):
             large_px = _LARGE_FACE_PX / scale
             # Between half of the bound and the bound both answer, and NMS picks the better one.
             both = concatenate([found[_sides(found) <= large_px], large[_sides(large) >= large_px / 2]])
-            results.append(self._suppress(both))
+            results.append(self.suppress(both))
         return results
 
-    def _size_for(self, image: NDArray[np.uint8]) -> tuple[int, int]:
-        height, width = image.shape[:2]
+    def _size_for(self, size: tuple[int, int]) -> tuple[int, int]:
+        height, width = size
         longer = max(height, width)
         if self._max_side_px is not None and longer > self._max_side_px:
             shrink = self._max_side_px // _MULTIPLE_PX * _MULTIPLE_PX / longer
@@ -134,10 +142,7 @@ class Detector:
         """What the engine finds in each picture at that input size, in pixels of the picture, and how
         much the picture was scaled down."""
         card = self.card
-        shape = (len(images), *size)
-        tensor = self._tensors.get(shape)
-        if tensor is None:
-            tensor = self._tensors[shape] = np.empty((len(images), 3, *size), np.float32)
+        tensor = self._tensor(len(images), size)
         scales = [
             letterbox(image, size, colour=card.colour, input_range=card.input_range, out=row[None])[1]
             for image, row in zip(images, tensor, strict=True)
@@ -159,6 +164,16 @@ class Detector:
             for i, scale in enumerate(scales)
         ]
 
+    def _tensor(self, count: int, size: tuple[int, int]) -> NDArray[np.float32]:
+        """Memory for so many pictures of a size, that of an earlier call if it is large enough."""
+        tensor = self._tensors.get(size)
+        if tensor is None or len(tensor) < count:
+            tensor = np.empty((count, 3, *size), np.float32)
+            if tensor.nbytes + sum(kept.nbytes for kept in self._tensors.values()) > _KEPT_BYTES:
+                self._tensors.clear()
+            self._tensors[size] = tensor
+        return tensor[:count]
+
     def _decoded(self, arrays: list[NDArray[np.float32]], size: tuple[int, int], scale: float) -> Faces:
         with np.errstate(over="ignore"):  # a box of infinite size is refused below
             found = self._layout.decode(arrays, size, self._score_threshold)
@@ -169,7 +184,8 @@ class Detector:
             )
         return Faces(found.boxes / scale, found.scores, found.landmarks / scale)
 
-    def _suppress(self, found: Faces) -> Faces:
+    def suppress(self, found: Faces) -> Faces:
+        """Of faces that overlap by more than `nms_threshold` the best one, best score first."""
         if len(found) == 0:
             return Faces.empty()
         left_top_size = np.concatenate([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], axis=1)

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from itertools import chain, islice
 from typing import NamedTuple
 
 from edge_fr.camera_event import Supply, turns
@@ -184,11 +185,11 @@ class Fleet:
 
     def _process(self, chosen: list[tuple[Lane, Frame]]) -> None:
         networks, times = self._networks, self._networks.times
-        pictures = [lane.region.cut(frame.image) for lane, frame in chosen]
-        found = times.timed("detect", networks.detector.detect_many, pictures)
+        pictures = [lane.pictures(frame) for lane, frame in chosen]
+        found = iter(times.timed("detect", networks.detector.detect_many, list(chain(*pictures))))
         looked = []
-        for (lane, frame), faces in zip(chosen, found, strict=True):
-            looked.append(lane.pipeline.look(frame, lane.region.place(faces, frame.image)))
+        for (lane, frame), own in zip(chosen, pictures, strict=True):
+            looked.append(lane.pipeline.look(frame, lane.place(list(islice(found, len(own))), frame)))
         embedded = times.timed("embed", networks.embedder.embed_many, looked)
         for (lane, frame), faces in zip(chosen, embedded, strict=True):
             step = lane.pipeline.conclude(frame, faces)

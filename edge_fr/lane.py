@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_fr.camera_event import Supply
 from edge_fr.errors import InputError
 from edge_fr.pipeline import Pipeline
 from edge_fr.region import WHOLE, Region
+from edge_fr.structures import Faces, Frame
+from edge_fr.tiles import TiledDetector
 
 _NOMINAL_PERIOD_NS = 40_000_000  # of a camera without a rate: it waits as one of 25 frames a second does
 _WINDOW_NS = 10_000_000_000  # rates are counted over as long
@@ -18,15 +24,17 @@ class Lane:
     """One camera of a fleet: where its frames come from, its own stages, and how often it is looked at.
 
     `fps` bounds the frames a second that are taken (None: all that come); `region` is the part of the
-    picture in which faces are looked for. `too_old` frames were taken from a live camera and not looked
-    at; `latency_s` is that of the last frame, from its capture to its events. `rate` and `share` are of
-    the last ten seconds: frames a second, and taken frames to those that came and were asked for.
+    picture in which faces are looked for, and `tiles` looks at parts of that enlarged. `too_old` frames were
+    taken from a live camera and not looked at; `latency_s` is that of the last frame, from its capture to its
+    events. `rate` and `share` are of the last ten seconds: frames a second, and taken frames to those that
+    came and were asked for.
     """
 
     camera: Supply
     pipeline: Pipeline
     fps: float | None = None
     region: Region = WHOLE
+    tiles: TiledDetector | None = None
     taken: int = field(default=0, init=False)
     too_old: int = field(default=0, init=False)
     faces: int = field(default=0, init=False)
@@ -44,6 +52,16 @@ class Lane:
     @property
     def period_ns(self) -> int:
         return 0 if self.fps is None else round(1e9 / self.fps)
+
+    def pictures(self, frame: Frame) -> list[NDArray[np.uint8]]:
+        """What the detector is to look at in a frame, the next one after that of the last call."""
+        cut = self.region.cut(frame.image)
+        return [cut] if self.tiles is None else self.tiles.pictures(cut, frame.pts_ns)
+
+    def place(self, found: Sequence[Faces], frame: Frame) -> Faces:
+        """The faces of the frame, from those found in each of its pictures."""
+        faces = found[0] if self.tiles is None else self.tiles.merge(found)
+        return self.region.place(faces, frame.image)
 
     def served(self, now_ns: int, virtual_ns: int) -> None:
         """A frame was taken: the next one is due a period later, and not sooner than now, so that what

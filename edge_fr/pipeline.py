@@ -24,6 +24,7 @@ from edge_fr.image import align
 from edge_fr.networks import Networks, open_networks
 from edge_fr.quality import QualityGate, QualityPolicy
 from edge_fr.structures import Decision, Event, Faces, Frame
+from edge_fr.tiles import TiledDetector
 from edge_fr.timing import StageTimes
 from edge_fr.track import Tracker
 
@@ -199,13 +200,15 @@ def open_pipeline(
     decision: DecisionPolicy | None = None,
     stages: Sequence[Stage] = (),
     stills: bool = False,
+    tiles: int | None = None,
 ) -> Pipeline:
     """Builds a pipeline on a gallery or its path (None: nobody is enrolled), and on models.
 
     `networks` are what `open_networks` returns for models or a device of your choice (None: for its own).
     A gallery given by its path is opened for reading only, sees later enrolments, and is closed with the
     pipeline; an open one stays yours. `stills` is for unrelated pictures: each face of each picture gets an
-    answer of its own.
+    answer of its own. `tiles` are looked at in every frame (in stills all, whatever the number), for faces
+    that are small in a large picture: see `edge_fr.tiles.TiledDetector`.
     """
     networks = networks or open_networks()
     people = open_people(gallery, networks.embedder.card)
@@ -215,6 +218,7 @@ def open_pipeline(
         quality=quality,
         decision=decision,
         stages=stages,
+        detector=None if tiles is None else TiledDetector(networks.detector, tiles, stills=stills),
         tracker=StillTracks() if stills else Tracker(),
         keeps_gallery=people is not gallery,
     )
@@ -238,12 +242,13 @@ def assemble(
     quality: QualityPolicy | None = None,
     decision: DecisionPolicy | None = None,
     stages: Sequence[Stage] = (),
+    detector: Stage | None = None,
     tracker: TrackStage | None = None,
     keeps_gallery: bool = False,
 ) -> Pipeline:
     """One camera's pipeline on models and people that others may share.
 
-    `keeps_gallery` closes the gallery with the pipeline.
+    `detector` stands in for that of `networks`. `keeps_gallery` closes the gallery with the pipeline.
     """
     decision = decision or DecisionPolicy()
     card = networks.embedder.card
@@ -257,7 +262,7 @@ def assemble(
 
     threshold()  # a card that promises none is refused here, not at the first face
     return Pipeline(
-        detector=networks.detector,
+        detector=detector or networks.detector,
         tracker=tracker or Tracker(),
         gate=QualityGate(quality or QualityPolicy(), recognizability=networks.recognizability),
         embedder=networks.embedder,

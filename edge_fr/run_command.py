@@ -27,7 +27,7 @@ from edge_fr.stream import Camera, Source, is_live, open_camera, open_source
 from edge_fr.structures import Event, Frame
 
 _OF_ONE_SOURCE = (
-    *("gallery", "events", "annotate", "camera", "reader", "fpir", "decide_within"),
+    *("gallery", "events", "annotate", "camera", "reader", "fpir", "decide_within", "tiles"),
     *MODEL_OPTIONS,
 )
 
@@ -54,6 +54,7 @@ def _run_source(arguments: argparse.Namespace) -> int:
                 open_models(arguments),
                 decision=policy,
                 stills=source.reader == "pictures",
+                tiles=arguments.tiles,
             )
         )
         files = [stack.enter_context(JsonlSink(arguments.events))] if arguments.events else []

@@ -134,6 +134,26 @@ def test_training_changes_what_learns_and_leaves_the_frozen_blocks(workplace: Pa
     assert not any(name.endswith("act.weight") for name in changed)
 
 
+def test_a_body_that_is_frozen_up_to_f3_learns_behind_it(workplace: Path) -> None:
+    made = config(workplace, steps=2, frozen_blocks=11)
+    recognizer, _, _ = load_trained(train(made, data=workplace, out=workplace / "late", cache=workplace))
+    base, _ = load_sface(workplace / "base.onnx")
+    state, before = recognizer.body.state_dict(), base.state_dict()
+    changed = {name for name in state if not torch.equal(state[name], before[name])}
+    assert {name.split(".")[0] for name in changed} == {"to_f4"}
+
+
+def test_a_run_that_goes_on_all_the_way_from_another_takes_its_tail_as_it_is(workplace: Path) -> None:
+    cache = workplace / "shared"
+    whole = config(workplace, name="start", steps=0)
+    bare = Parts(mask_attention=False, perceptibility=False, local=False, fusion=False)
+    row = config(workplace, steps=0, parts=bare, begin={"config": whole})
+    found, _, _ = load_trained(train(row, data=workplace, out=workplace / "row", cache=cache))
+    made, _, _ = load_trained(cache / "runs" / "start" / "recognizer.pt")
+    assert torch.equal(found.tail.project.weight, made.tail.project.weight)
+    assert found.mhms is None
+
+
 def test_a_run_that_begins_with_another_trains_that_first_and_starts_between_it_and_the_base(
     workplace: Path,
 ) -> None:

@@ -46,7 +46,10 @@ class Lanes:
         """
         assert self._leaves is not None
         shares = [
-            (i, leaf.grad.chunk(self._count)) for i, leaf in enumerate(self._leaves) if leaf.grad is not None
+            (i, leaf.grad.chunk(self._count))
+            for i, leaf in enumerate(self._leaves)
+            if leaf.grad is not None
+            and self._outputs[0][i].requires_grad  # not where the body is frozen up to it
         ]
 
         def run(lane: int) -> None:

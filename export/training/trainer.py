@@ -52,7 +52,17 @@ def start(config: Config, faces: Faces, earlier: Path | None) -> Recognizer:
     torch.manual_seed(config.seed)
     body, linear = load_sface(resolve(config.base))
     recognizer = Recognizer(body, config.parts, squeezed=config.squeezed)
-    body.eval().to(config.device)
+    share = 0.0 if config.begin is None else config.begin.share
+    if share < 1:
+        fit_tail(recognizer, linear, config, faces)
+    if earlier is not None:
+        go_on_from(recognizer, load_trained(earlier)[0], share)
+    return recognizer
+
+
+def fit_tail(recognizer: Recognizer, linear: nn.Linear, config: Config, faces: Faces) -> None:
+    """Fits the tail to the base's, and the feature that stands for hidden places, on 8,000 clean faces."""
+    body = recognizer.body.eval().to(config.device)
     rows = np.random.default_rng(config.seed).permutation(np.flatnonzero(~faces.tune))[:8000]
     features = []
     with torch.inference_mode(), torch.autocast(config.device, torch.bfloat16, enabled=config.bf16):
@@ -62,9 +72,6 @@ def start(config: Config, faces: Faces, earlier: Path | None) -> Recognizer:
     fit(recognizer.tail, linear, _Batches(features))
     if recognizer.visible is not None:
         recognizer.visible.mean.data = torch.stack([f.float().mean(0) for f in features]).mean(0)[None]
-    if earlier is not None and config.begin is not None:
-        go_on_from(recognizer, load_trained(earlier)[0], config.begin.share)
-    return recognizer
 
 
 @torch.no_grad()

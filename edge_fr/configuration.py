@@ -75,7 +75,7 @@ class Look(_Part):
     tiles: Annotated[int, Field(ge=0, le=64)] | None = Field(
         default=None,
         description="parts of 426 x 426 px that are looked at enlarged in every frame, for faces from 12 px "
-        "in large pictures; each costs what a picture of 640 x 640 does",
+        "in large pictures; each costs what a picture of 640 x 640 does. 0: none",
     )
     min_side_px: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="smaller faces are not recognized"

@@ -22,10 +22,12 @@ gallery: people.db
 defaults:
   fps: 10
   min_side_px: 20
+  tiles: 4
 cameras:
   door:
     source: rtsp://viewer:${env:DOOR_PASSWORD}@10.0.0.5/stream
     region: [0.0, 0.25, 1.0, 1.0]
+    tiles: 0
   yard:
     source: test://
     fps: 2
@@ -56,6 +58,7 @@ def test_a_site_is_read_and_every_camera_has_the_defaults_it_does_not_change(tmp
     assert site.look("yard").min_side_px == 20
     assert site.look("door").region == (0.0, 0.25, 1.0, 1.0)
     assert site.look("yard").region is None
+    assert (site.look("door").tiles, site.look("yard").tiles) == (0, 4)
 
 
 def test_the_sample_is_a_site() -> None:

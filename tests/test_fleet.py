@@ -495,6 +495,42 @@ def test_a_region_is_all_that_the_detector_sees_and_boxes_are_of_the_whole_pictu
     assert seen[-1].boxes[0].tolist() == [90, 10, 146, 66]
 
 
+class Twice:
+    """In place of a TiledDetector: looks at a picture and its upper half, and takes what was found there."""
+
+    def __init__(self) -> None:
+        self.found: list[int] = []
+
+    def pictures(self, picture: NDArray[np.uint8], now_ns: int) -> list[NDArray[np.uint8]]:
+        return [picture, picture[: len(picture) // 2]]
+
+    def merge(self, found: Sequence[Faces]) -> Faces:
+        self.found.append(len(found))
+        return found[1]
+
+
+def test_tiles_of_one_camera_go_through_the_detector_with_the_pictures_of_the_others() -> None:
+    clock = Clock()
+    networks = DrawnNetworks(clock)
+    seen: dict[str, Faces] = {}
+
+    def keep(lane: Lane, frame: Frame, step: Any) -> None:
+        seen[frame.camera] = step.faces
+
+    fleet = Fleet(networks, now_ns=clock, on_step=keep)  # type: ignore[arg-type]
+    tiles = Twice()
+    for name, extra in (("near", {}), ("far", {"tiles": tiles, "region": Region(0.5, 0.0, 1.0, 1.0)})):
+        fleet.add(Lane(DrawnCamera(name, clock, count=4), pipeline(networks), **extra))  # type: ignore[arg-type]
+    drive(fleet, clock, 60 * SECOND)
+    assert networks.rounds == [3] * 4
+    assert networks.shapes[:3] == [(90, 160, 3), (90, 80, 3), (45, 80, 3)]
+    assert tiles.found == [2] * 4
+    assert {name: faces.boxes[0].tolist() for name, faces in seen.items()} == {
+        "near": [10, 10, 66, 66],
+        "far": [90, 10, 146, 66],
+    }
+
+
 def test_what_a_stage_raises_ends_the_fleet_after_the_events_of_its_tracks_were_written() -> None:
     clock = Clock()
     networks = DrawnNetworks(clock)

@@ -155,8 +155,7 @@ def write_run(run: Path, path: Path, origin: Origin, *, visibility: bool = False
         known_failures=KNOWN_FAILURES,
         **vars(origin),
     )
-    names = ["embedding", "ri", "mask_prob", *(["visibility"] if visibility else [])]
-    face = export(recognizer, names, path, card)
+    face = export(recognizer, recognizer.outputs(), path, card)
     watchman = replace(
         card,
         name=f"{origin.name}-gate",

@@ -26,7 +26,6 @@ from edge_fr.image import align, read_image
 from edge_fr.models import resolve
 from edge_fr.passport import read_passport
 from export.networks.published import LAYOUTS
-from export.networks.recognizer import Deployed
 from export.weights import fitting, is_run, load_run, load_whole, read_checkpoint
 
 Crops = NDArray[np.float32]  # N x 3 x 112 x 112, RGB, 0..255
@@ -205,11 +204,12 @@ def _network(against: Path, session: Engine, pixels: Mapping[str, Any]) -> tuple
     checkpoint = read_checkpoint(against)
     names = [spec.name for spec in session.outputs]
     if is_run(checkpoint):
+        if pixels:
+            raise InputError(f"{against} is a run, which has its pixels in it; leave out {', '.join(pixels)}")
         recognizer, gate, _ = load_run(against, visibility="visibility" in names)
         if session.card.task == "gate":
             return gate, ["ri"]
-        known = [name for name in Deployed._fields if name != "visibility" or name in names]
-        return recognizer, known
+        return recognizer, recognizer.outputs()
     fits = fitting(checkpoint)
     if not fits:
         raise ModelError(

@@ -55,7 +55,9 @@ def test_each_part_can_be_left_out(parts: Parts, absent: set[str]) -> None:
     # Unit length in single precision.
     torch.testing.assert_close(found.embedding.norm(dim=1), torch.ones(2), rtol=0, atol=1e-5)
     assert ((found.ri > 0) & (found.ri < 1)).all()
-    assert bool((found.mask_prob == 0).all()) == ("foci" in absent)
+    assert (found.mask_prob is None) == ("foci" in absent)
+    named = {name for name, value in found._asdict().items() if value is not None}
+    assert set(recognizer.outputs()) == named
 
 
 def multiply_adds(network: nn.Module) -> int:

@@ -4,8 +4,9 @@
                   -> F4 --(hidden places)--(perceptibility attention)--> F4'
     F4' -> tail -> f_g, F4' -> MHMS -> f_l;  LGF fuses both -> embedding;  (f_g, F4') -> recognizability index
 
-Every part can be left out, for ablation and for budgets; with all of them new, the network starts as its
-base: each attention is blended in by a weight that starts at zero.
+Every part can be left out, for ablation and for budgets. New attentions change nothing at first: each is
+blended in by a weight that starts at zero. A new local branch does: it has a twentieth of the embedding (a
+tenth without LGF) before it has learned anything.
 """
 
 from __future__ import annotations
@@ -49,11 +50,11 @@ class Found(NamedTuple):
 
 
 class Deployed(NamedTuple):
-    """What the exported model answers; `visibility` only if asked for."""
+    """What the exported model answers; None where the recognizer lacks the part, or was not asked."""
 
     embedding: Tensor  # N x D, unit length
     ri: Tensor  # N x 1, 0..1
-    mask_prob: Tensor  # N x 1, 0..1
+    mask_prob: Tensor | None = None  # N x 1, 0..1
     visibility: Tensor | None = None  # N x 1 x 14 x 14, 0..1
 
 
@@ -75,6 +76,11 @@ class Recognizer(nn.Module):
         self.perceptibility = PerceptibilityAttention(f4, size) if parts.perceptibility else None
         self.mhms = MultiHeadMultiScale(f4, size=size) if parts.local else None
         self.lgf = LocalGlobalFusion() if parts.local and parts.fusion else None
+
+    def outputs(self) -> list[str]:
+        """The names of what `forward` answers, without what is None."""
+        masks = ["mask_prob", *(["visibility"] if self.visibility else [])]
+        return ["embedding", "ri", *(masks if self.parts.mask_attention else [])]
 
     def find(self, crops: Tensor, *, bf16: bool = False) -> Found:
         """`bf16` runs the body in bfloat16; the heads, which are small, always have full precision."""
@@ -106,7 +112,7 @@ class Recognizer(nn.Module):
         found = self.find(crops)
         ri = torch.sigmoid(found.index_logit)
         if found.attention is None:
-            return Deployed(found.embedding, ri, torch.zeros_like(ri))
+            return Deployed(found.embedding, ri)
         mask_prob = torch.sigmoid(found.attention.mask_logit)
         visibility = found.attention.visible if self.visibility else None
         return Deployed(found.embedding, ri, mask_prob, visibility)

@@ -1,4 +1,4 @@
-"""From F4 to the global embedding with a sixth of SFace's parameters: a factorised fully connected layer.
+"""From F4 to the global embedding with a seventh of SFace's parameters: a factorised fully connected layer.
 
 SFace maps the flattened F4 (50176 values) to 128 by one matrix of 6.4 M parameters, two thirds of the
 model. Here every position is first squeezed to a few channels by one shared matrix, then a smaller fully

@@ -77,9 +77,14 @@ def ready_for_int8(
     model: ModelProto, card: ModelCard, pictures: CalibrationSet
 ) -> tuple[ModelProto, dict[str, Range]]:
     """The prepared model with equalised channels, and its ranges: all that both flavours are made from."""
-    few = pictures.first(_PEAK_PICTURES).batches(as_input(card))
-    level = turn_steep_slopes(equalise(model, channel_peaks(model, few)))
+    level = levelled(model, card, pictures)
     return level, observe(level, pictures.batches(as_input(card)))
+
+
+def levelled(model: ModelProto, card: ModelCard, pictures: CalibrationSet) -> ModelProto:
+    """The same function with channels of one size each, so that 8 bits of one scale hold them all."""
+    few = pictures.first(_PEAK_PICTURES).batches(as_input(card))
+    return turn_steep_slopes(equalise(model, channel_peaks(model, few)))
 
 
 def convert(

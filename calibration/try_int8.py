@@ -17,8 +17,7 @@ from calibration.court_report import Case, Json, to_html, to_json, written
 from calibration.datasets.dataset import Dataset
 from calibration.quantize import Target
 from calibration.strata import FACES, in_every_stratum, stratify
-from edge_fr.engine import require_task
-from edge_fr.errors import InputError
+from edge_fr.errors import CardError, InputError
 
 JUDGED_SHARE = 0.25  # of the faces: not calibrated on
 _FEWEST_JUDGED = 100  # below it a first percentile is the worst face
@@ -48,7 +47,11 @@ def try_int8(
     except OSError as error:
         raise InputError(f"no report can be written into {folder} ({error}); name another folder") from error
     model, card = load(original)
-    require_task(card, "embed", str(original))
+    if card.task != "embed":
+        raise CardError(
+            f"{original} is a model for {card.task!r}, expected one for 'embed': a verdict is about what "
+            f"becomes of embeddings; `python -m calibration quantize` writes the file without one"
+        )
     crops, turned = faces()
     aside = round(len(crops) * JUDGED_SHARE)
     if aside < 1:

@@ -149,9 +149,10 @@ def require_proof(card: ModelCard, model: str | Path, *, unproven: bool = False)
     if card.precision != "int8" or card.verdict == "passed" or unproven:
         return
     found = "was refused when it was" if card.verdict == "refused" else "has not been"
+    compare = "compare it with `python -m calibration court`, " if card.task == "embed" else ""
     raise CardError(
-        f"{model} is an int8 model and {found} compared with its original; compare it with "
-        f"`python -m calibration court`, use the fp32 file, or say --unproven (unproven=True)"
+        f"{model} is an int8 model and {found} compared with its original; {compare}use the fp32 file, or "
+        f"say --unproven (unproven=True)"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import fakes
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -36,6 +37,30 @@ def save(
         model.metadata_props.add(key=CARD_KEY, value=card.to_json())
     onnx.save(model, path)
     return path
+
+
+def small_recognizer(path: Path) -> Path:
+    """One convolution and one linear layer, with a card."""
+    rng = np.random.default_rng(0)
+    stored = {
+        "w": rng.normal(0, 0.1, (4, 3, 16, 16)).astype(np.float32),
+        "b": np.zeros(4, np.float32),
+        "v": rng.normal(0, 0.1, (8, 4 * 14 * 14)).astype(np.float32),
+        "c": np.zeros(8, np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["y"], name="conv", strides=[8, 8], pads=[4] * 4),
+        helper.make_node("Flatten", ["y"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "v", "c"], ["embedding"], name="fc", transB=1),
+    ]
+    return save(
+        path,
+        nodes,
+        [tensor("x", "batch", 3, 112, 112)],
+        [tensor("embedding", "batch", 8)],
+        constants=stored,
+        card=fakes.card(name="face", embedding_size=8, results={"lfw/clean/auc": 0.99}),
+    )
 
 
 def doubling(path: Path, card: ModelCard | None) -> Path:

@@ -269,6 +269,9 @@ def test_an_int8_model_without_a_passing_verdict_is_neither_built_nor_opened_una
         assert make(tmp_path, FakeLibrary("10.3.0"), unproven=True).passport.card.verdict == verdict
     path = doubling(tmp_path / "face.onnx", card(precision="int8", verdict="passed"))
     assert open_engine(path).card.verdict == "passed"
+    gate = doubling(tmp_path / "gate.onnx", card(precision="int8", task="gate", guards="sha256:fake"))
+    with pytest.raises(CardError, match="compared with its original; use the fp32 file, or say --unproven"):
+        open_engine(gate)  # a court is for recognizers
 
 
 FACES = np.random.default_rng(0).random((304, 3, 4, 4), np.float32)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import drawn_people
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import skimage.data
 from fakes import card
 from numpy.typing import NDArray
 from onnx import helper
-from onnx_files import save, tensor
+from onnx_files import save, small_recognizer, tensor
 
 from calibration.__main__ import main
 from calibration.convert import as_input, load, ready_for_int8
@@ -30,28 +32,7 @@ from edge_fr.models import resolve
 
 @pytest.fixture
 def face(tmp_path: Path) -> Path:
-    """A recognizer of one convolution and one linear layer, with its card."""
-    rng = np.random.default_rng(0)
-    stored = {
-        "w": rng.normal(0, 0.1, (4, 3, 16, 16)).astype(np.float32),
-        "b": np.zeros(4, np.float32),
-        "v": rng.normal(0, 0.1, (8, 196)).astype(np.float32),
-        "c": np.zeros(8, np.float32),
-    }
-    nodes = [
-        helper.make_node("Conv", ["x", "w", "b"], ["y"], name="conv", strides=[8, 8], pads=[4] * 4),
-        helper.make_node("Flatten", ["y"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "v", "c"], ["embedding"], name="fc", transB=1),
-    ]
-    stored["v"] = rng.normal(0, 0.1, (8, 4 * 14 * 14)).astype(np.float32)
-    return save(
-        tmp_path / "face.onnx",
-        nodes,
-        [tensor("x", "batch", 3, 112, 112)],
-        [tensor("embedding", "batch", 8)],
-        constants=stored,
-        card=card(name="face", embedding_size=8, results={"lfw/clean/auc": 0.99}),
-    )
+    return small_recognizer(tmp_path / "face.onnx")
 
 
 @pytest.fixture
@@ -162,6 +143,38 @@ def test_what_cannot_be_done_is_said(
     assert quantize(face, crops, out, "--precision", "int8", "--target", "cpu", *options) == 1
     assert complaint in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_folder_s_faces_that_fail_the_gate_and_pictures_without_one_are_told(
+    face: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        resolve("yunet")
+    except ModelNotFoundError as error:
+        pytest.skip(f"needs the detector: {error}")
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    small = cv2.resize(skimage.data.astronaut()[:, :, ::-1], (88, 88), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(photographs / "far_away.png"), small)
+    cv2.imwrite(str(photographs / "wall.png"), np.full((200, 200, 3), 90, np.uint8))
+    options = ("--precision", "int8", "--target", "cpu", "-o", str(tmp_path / "small.onnx"))
+    assert main(["quantize", str(face), "--faces", str(photographs), *options]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "no face found in 1 pictures, such as wall.png"
+    assert said[1].startswith("warning: 1 faces did not pass the quality gate and were left out: ")
+    assert "inter eye distance 1" in said[1]
+    assert said[2].endswith("photographs gave no face that passes the quality gate")
+
+
+def test_a_person_whom_the_results_are_measured_on_is_not_calibrated_on(
+    face: Path, crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn_people.write(crops / "Ada_0001.png", "Ada", 1)
+    (tmp_path / "tests.csv").write_text("Ada\n")
+    options = ("--precision", "int8", "--target", "cpu", "--not-these", str(tmp_path / "tests.csv"))
+    assert quantize(face, crops, tmp_path / "small.onnx", *options) == 1
+    assert "1 of 31 pictures must not be calibrated on" in capsys.readouterr().err
+    assert not (tmp_path / "small.onnx").exists()
 
 
 def test_a_small_model_is_not_made_smaller_and_no_model_is_overwritten(

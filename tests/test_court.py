@@ -394,7 +394,9 @@ def test_a_damaged_model_and_one_that_is_no_recognizer_are_refused(
         card=card(name="detector", task="detect", head="yunet", embedding_size=None),
     )
     assert court(detector, crops, out) == 1
-    assert "is a model for 'detect', expected one for 'embed'" in capsys.readouterr().err
+    refusal = capsys.readouterr().err
+    assert "is a model for 'detect', expected one for 'embed'" in refusal
+    assert "`python -m calibration quantize` writes the file without one" in refusal
     assert not out.exists()
 
 

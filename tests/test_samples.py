@@ -12,10 +12,12 @@ import drawn_weights
 import numpy as np
 import pytest
 import torch
+from onnx_files import small_recognizer
 
 from edge_fr.cli import main
 from edge_fr.embed import Embedder
 from edge_fr.engine import open_engine
+from edge_fr.passport import read_passport
 from samples.standoff_people import COLLINS, HOPPER, portrait
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
@@ -84,6 +86,38 @@ def test_a_checkpoint_of_one_s_own_becomes_a_recognizer(
     assert embedder.embed(np.zeros((2, 112, 112, 3), np.uint8)).vectors.shape == (2, 16)
 
 
-@pytest.mark.parametrize("name", ["one_camera.py", "kiosk.py"])
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Four seconds in which one face is seen twenty times, with a recognizer that is quickly judged."""
+    small_recognizer(tmp_path / "face.onnx")
+    photo = portrait(HOPPER)
+    video = cv2.VideoWriter(
+        str(tmp_path / "door.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 5, photo.shape[1::-1]
+    )
+    for i in range(20):
+        video.write(cv2.convertScaleAbs(photo, alpha=0.8 + i / 50))
+    video.release()
+    return tmp_path
+
+
+def test_a_camera_s_video_becomes_a_small_recognizer_with_a_verdict(clip: Path) -> None:
+    done = sample(clip, "calibrate_own_camera.py", "door.avi", "door.int8.onnx", "face.onnx")
+    assert done.returncode == 0, done.stderr
+    assert "warning: 20 faces, expected at least 300" in done.stderr
+    assert done.stdout.splitlines()[-1].startswith("passed: ")
+    assert open_engine(clip / "door.int8.onnx").card.precision == "int8"  # without a word about proof
+    assert (clip / "door.int8.court.html").is_file()
+
+
+def test_a_camera_s_video_becomes_an_engine(clip: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed")
+    done = sample(clip, "calibrate_own_camera.py", "door.avi", "door.engine", "face.onnx", "tensorrt_rtx")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "written to door.engine"
+    passport = read_passport(clip / "door.engine")
+    assert (passport.card.precision, passport.card.verdict) == ("int8", "passed")
+
+
+@pytest.mark.parametrize("name", ["calibrate_own_camera.py", "one_camera.py", "kiosk.py"])
 def test_a_sample_is_short_enough_to_read(name: str) -> None:
     assert len((SAMPLES / name).read_text().splitlines()) < 40

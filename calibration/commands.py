@@ -196,6 +196,7 @@ def _pictures(
     if card.task == "detect":
         frames = gather_frames(arguments.faces, _forbidden(arguments))
         chosen = np.random.default_rng(arguments.seed).permutation(len(frames))[: arguments.count]
+        _warn_of_few(len(chosen), "pictures")
         return stratify(fit_frames([frames[i] for i in chosen], arguments.size), strata, seed=arguments.seed)
     crops, turned = faces(arguments)
     return stratify(crops, strata, seed=arguments.seed, turned=turned)
@@ -234,12 +235,16 @@ def faces(arguments: argparse.Namespace) -> tuple[list[NDArray[np.uint8]], NDArr
     if not found.crops:
         raise InputError(f"{arguments.faces} gave no face that passes the quality gate")
     chosen = np.random.default_rng(arguments.seed).permutation(len(found.crops))[: arguments.count]
-    if len(chosen) < FEWEST_FACES:
+    _warn_of_few(len(chosen), "faces")
+    return [found.crops[i] for i in chosen], np.array(found.turned, np.bool_)[chosen]
+
+
+def _warn_of_few(count: int, what: str) -> None:
+    if count < FEWEST_FACES:
         _say(
-            f"warning: {len(chosen)} faces, expected at least {FEWEST_FACES}: the ranges of a stratum "
+            f"warning: {count} {what}, expected at least {FEWEST_FACES}: the ranges of a stratum "
             f"rest on a few of them"
         )
-    return [found.crops[i] for i in chosen], np.array(found.turned, np.bool_)[chosen]
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -200,7 +200,9 @@ def test_a_file_whose_graph_is_damaged_is_refused(
     assert "is damaged or not an ONNX file" in capsys.readouterr().err
 
 
-def test_a_detector_is_calibrated_on_whole_pictures(crops: Path, tmp_path: Path) -> None:
+def test_a_detector_is_calibrated_on_whole_pictures(
+    crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rng = np.random.default_rng(0)
     stored = {"w": rng.normal(0, 0.1, (1, 3, 3, 3)).astype(np.float32), "b": np.zeros(1, np.float32)}
     detector = save(
@@ -217,6 +219,7 @@ def test_a_detector_is_calibrated_on_whole_pictures(crops: Path, tmp_path: Path)
     out = tmp_path / "small.onnx"
     arguments = ["--faces", str(crops), "--size", "64x96", "--precision", "int8", "--target", "tensorrt"]
     assert main(["quantize", str(detector), *arguments, "-o", str(out)]) == 0
+    assert "warning: 30 pictures, expected at least 300" in capsys.readouterr().err
     assert read_card(out).name == "detector-int8-tensorrt"
     assert "QuantizeLinear" in {node.op_type for node in onnx.load(out).graph.node}
 

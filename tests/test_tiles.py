@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from edge_fr.cli import main
 from edge_fr.detect import Detector
 from edge_fr.engine import Engine, open_engine
 from edge_fr.errors import InputError, ModelNotFoundError
@@ -323,3 +326,17 @@ def test_a_face_that_fills_most_of_the_picture_is_one_face_with_tiles_too(yunet:
     expected = with_portrait(picture, 220, (900, 300))
     (box,) = look(TiledDetector(Detector(yunet, max_side_px=960), 1, stills=True), picture).boxes
     assert box == pytest.approx(expected, abs=0.12 * 220)
+
+
+def test_the_command_finds_a_face_of_12_px_in_a_picture_when_it_is_told_of_tiles(
+    tmp_path: Path, yunet: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = scene(size=(426, 2880))  # reaches the detector at two thirds of its size
+    expected = with_portrait(picture, 12, (2000, 200))
+    cv2.imwrite(str(tmp_path / "far.png"), picture)
+    assert main(["run", str(tmp_path / "far.png"), "--json"]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["run", str(tmp_path / "far.png"), "--json", "--tiles", "1"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {event["type"] for event in told} == {"face.unrecognizable", "face.ended"}
+    assert told[0]["box_px"] == pytest.approx(expected, abs=3.5)

@@ -44,12 +44,12 @@ class Bounds(NamedTuple):
     cosine: float
 
 
-# onnxruntime in single precision sums the same products in another order: differences are 2e-6 of the greatest
-# value for MobileFaceNet, and iResNet-100's own rounding, against double precision, is 1.8e-6 of it. TensorRT
-# may also compute a convolution by another formula (Winograd), which costs about two more digits; the builder
-# leaves TF32 off. In half precision every layer rounds to 11 bits (5e-4), a hundred layers' roundings add up to
-# ten times that, and no layer is better than another, so four times as much again is allowed. A change of a
-# vector by a share e of its length makes a cosine of 1 - e*e/2.
+# onnxruntime in single precision sums the same products in another order: differences are 2e-6 of the
+# greatest value for MobileFaceNet, and iResNet-100's own rounding, against double precision, is 1.8e-6 of
+# it. TensorRT may also compute a convolution by another formula (Winograd), which costs about two more
+# digits; the builder leaves TF32 off. In half precision every layer rounds to 11 bits (5e-4), a hundred
+# layers' roundings add up to ten times that, and four times as much is allowed, since faces differ. A
+# change of a vector by a share e of its length makes a cosine of 1 - e*e/2.
 BOUNDS: dict[tuple[Kind, str], Bounds] = {
     ("onnxruntime", "fp32"): Bounds(1e-5, 0.999999),
     ("tensorrt", "fp32"): Bounds(1e-3, 0.99999),

@@ -109,7 +109,7 @@ class Plan:
     def __init__(self, size: _Size, scale: float, per_frame: int | None) -> None:
         self.size = size
         self.largest_px = min(_SMALL_PX / scale, _TILE_PX / 2)
-        self.tiles = layout(size, math.ceil(self.largest_px) + 2 * _EDGE_PX)
+        self.tiles = layout(size, math.ceil(self.largest_px) + 2 * _EDGE_PX + 1)  # a pixel for rounding
         self._per_frame = len(self.tiles) if per_frame is None else min(per_frame, len(self.tiles))
         self.round_frames = math.ceil(2 * len(self.tiles) / self._per_frame)
         self._turn = 0  # counts the tiles that were looked at

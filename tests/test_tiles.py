@@ -87,13 +87,26 @@ def face(x: float, y: float, side: float) -> Boxes:
 
 
 @settings(deadline=None)
-@given(size=SIZES, scale=st.floats(0.25, 1), side=st.floats(1, 80), place=st.tuples(*[st.floats(0, 1)] * 2))
+@given(
+    size=SIZES,
+    scale=st.floats(0.25, 1),
+    side=st.floats(1, 80),
+    tile=st.floats(0, 1, exclude_max=True),
+    place=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
 def test_every_face_that_tiles_answer_for_is_whole_in_one_of_them(
-    size: tuple[int, int], scale: float, side: float, place: tuple[float, float]
+    size: tuple[int, int], scale: float, side: float, tile: float, place: tuple[float, float]
 ) -> None:
     plan = Plan(size, scale, 1)
+    for low, high in ((0, 2), (1, 3)):
+        starts, ends = sorted({box[low] for box in plan.tiles}), sorted({box[high] for box in plan.tiles})
+        overlaps = np.array(ends[:-1]) - starts[1:]
+        assert (overlaps >= plan.largest_px + 4).all()  # nearer than 2 px to the border it may be cut
     side = min(side, plan.largest_px, *size)
-    x, y = place[0] * (size[1] - side), place[1] * (size[0] - side)
+    # at the lower right corner of one of them, where a face is most easily cut
+    box = plan.tiles[int(tile * len(plan.tiles))]
+    x = float(np.clip(box[2] - place[0] * side, 0, size[1] - side))
+    y = float(np.clip(box[3] - place[1] * side, 0, size[0] - side))
     found = Faces(face(x, y, side), np.ones(1, np.float32), np.zeros((1, 5, 2), np.float32))
     holders = 0
     for box in plan.tiles:
@@ -125,11 +138,11 @@ def test_a_4k_picture_has_sixty_tiles_and_they_answer_for_faces_of_40_px() -> No
 def test_every_tile_has_its_turn_within_a_round_whatever_changes(
     size: tuple[int, int], per_frame: int, seed: int, restless: float
 ) -> None:
-    rng = np.random.default_rng(seed)
     plan = Plan(size, 0.5, per_frame)
+    changed = np.random.default_rng(seed).random(len(plan.tiles)) < restless  # all the time: leaves, a road
     looked = np.zeros(len(plan.tiles), np.int64)  # the frame, from 1
     for number in range(1, 2 * plan.round_frames + 5):
-        numbers, windows = plan.next(rng.random(len(plan.tiles)) < restless, number * MS)
+        numbers, windows = plan.next(changed, number * MS)
         assert len(set(numbers)) == len(numbers) == min(per_frame, len(plan.tiles))
         assert windows == []
         assert (number - looked <= plan.round_frames).all()

@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def collect(source: Path, detector: Detector, wanted: int) -> list[tuple[Image, NDArray[np.float32]]]:
-    """Patches around faces of 48 px or more, and the faces' boxes in them; shuffled."""
+    """Patches around whole faces of 48 px or more, and the faces' boxes in them; shuffled."""
     faces = []
     with open_source(str(source)) as frames:
         step = max(1, (frames.frame_count or wanted) // wanted)
@@ -91,7 +91,9 @@ def collect(source: Path, detector: Detector, wanted: int) -> list[tuple[Image, 
             if number % step == 0:
                 found = detector.detect(frame.image)
                 found = found[found.scores >= 0.8]
-                faces += [patch(frame.image, box) for box in found.boxes if box[3] - box[1] >= 48]
+                edge = frame.image.shape[1::-1]
+                whole = (found.boxes[:, :2] >= 0).all(axis=1) & (found.boxes[:, 2:] <= edge).all(axis=1)
+                faces += [patch(frame.image, box) for box in found.boxes[whole] if box[3] - box[1] >= 48]
     np.random.default_rng(0).shuffle(faces)  # type: ignore[arg-type]
     if not faces:
         raise SystemExit(f"{source} shows no face of 48 px or more")

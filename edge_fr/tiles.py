@@ -2,7 +2,7 @@
 
 YuNet finds nearly all faces that are 32 px high where they reach the network and half of those of 12 px,
 and a 4K picture reaches it at half its size. Enlarged by half, nine in ten faces of 12 px are found, but
-all of a 4K picture, enlarged so, costs twelve times what the look at the whole does. So in each frame
+all of a 4K picture, enlarged so, costs eleven times what the look at the whole does. So in each frame
 
 - a few tiles are looked at in turn: every second one is the tile that has waited longest, so that each has
   its turn within a stated number of frames; the others are, of those that changed since they were last

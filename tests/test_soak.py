@@ -27,7 +27,7 @@ def test_memory_that_only_goes_up_and_down_has_zero_within_its_interval() -> Non
             walk[i] = 0.5 * walk[i - 1] + rng.normal(0, 1e5)
         _, lower, upper = slope(FRAMES, list(3e8 + walk))
         outside += not lower <= 0 <= upper
-    # 5 % where the means of blocks are independent; those of this walk are alike: 8 %.
+    # 5 % where the means of blocks are independent; those of this walk are alike: 7 %.
     assert outside / 400 < 0.12
 
 

@@ -29,20 +29,6 @@ class Weights(BaseModel):
     diversity: float = 0.05
 
 
-class Begin(BaseModel):
-    """Where a run begins instead of at its base: with what another run made.
-
-    Body and tail start at `share` of the way from the base's weights to that run's (after "Robust fine-tuning
-    of zero-shot models", arXiv 2109.01903, which ends with such a point; we go on from it); every other part
-    of the recognizer starts as that run left it. The gate and the index's statistics start anew.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    config: Config  # in YAML: its file, beside the one that names it
-    share: float = 1.0
-
-
 class Config(BaseModel):
     """A training run. Paths of sources and mask templates are relative to the data folder (`--data`)."""
 
@@ -54,7 +40,7 @@ class Config(BaseModel):
     threads: int = 2
     bf16: bool = True
     base: str = "sface"  # a name of edge_fr.models or a path
-    begin: Begin | None = None
+    begin: Config | None = None  # start with what this run made instead; in YAML its file, beside this one
     parts: Parts = Parts()
     squeezed: int = 128  # channels of each place of F4 that the tail keeps
     frozen_blocks: int = 1  # the stem and so many blocks stay as they are; -1: everything learns
@@ -73,9 +59,6 @@ class Config(BaseModel):
     ema: float = 0.998
     prototype_scale: float = 32.0
     prototype_margin: float = 0.2
-    # A face weighs its recognizability in what teaches the embedding, this at least (1: all the same): what
-    # cannot be recognised should not take the gradient from what nearly can.
-    least_weight: float = 1.0
     diversion_from: float = 0.5  # share of the steps after which index diversion is on
     weights: Weights = Weights()
     checkpoint_every: int = 100
@@ -100,9 +83,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"no config at {path}; export/configs holds those of the shipped weights") from error
     if not isinstance(stated, dict):
         raise InputError(f"{path}: expected keys and values, got {type(stated).__name__}")
-    begin = stated.get("begin")
-    if isinstance(begin, dict) and isinstance(begin.get("config"), str):
-        begin["config"] = _read(path.parent / begin["config"])
+    if isinstance(stated.get("begin"), str):
+        stated["begin"] = _read(path.parent / stated["begin"])
     if "extends" not in stated:
         return stated
     return _merged(_read(path.parent / stated.pop("extends")), stated)

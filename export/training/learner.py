@@ -58,12 +58,6 @@ def _class_means(
     return label, sums / np.linalg.norm(sums, axis=1, keepdims=True)
 
 
-def usefulness(target: Tensor, hopeless: Tensor, least: float) -> Tensor:
-    """How much each face counts in what teaches the embedding (N): its recognizability `target` (N x 1),
-    `least` at the least, and nothing for faces that were made `hopeless` (N, bool)."""
-    return torch.where(hopeless, 0.0, target[:, 0].clamp_min(least))
-
-
 class Learner(nn.Module):
     """The networks that learn and the statistics that go with them."""
 
@@ -79,13 +73,13 @@ class Learner(nn.Module):
         """Every loss of one batch, unweighted; `features` are the body's of the batch's crops."""
         found = self.recognizer.heads(*features)
         v, hopeless = found.embedding, batch.hopeless
+        useful = (~hopeless).float()
         label = lesson.label[batch.row]
         teacher = lesson.teacher[batch.row]
         cosines = v @ lesson.prototypes.T  # N x K
         own, nearest = own_and_nearest(cosines.detach(), label)
         target = self.target(v.detach(), own, nearest, hopeless)
         self.target.note(found.index_logit.detach(), hopeless)
-        useful = usefulness(target, hopeless, config.least_weight)
         out = {
             "distillation": distillation(v, teacher, useful),
             "prototypes": against_prototypes(

@@ -47,16 +47,16 @@ def rate(step: int, steps: int, warmup: float) -> float:
 
 
 def start(config: Config, faces: Faces, earlier: Path | None) -> Recognizer:
-    """The recognizer before training: its base's body, and a tail fitted to its base's in closed form; where
-    the config says so, on from there towards what the finished run at `earlier` learned."""
+    """The recognizer before training: its base's body, and a tail fitted to its base's in closed form; or, of
+    the finished run at `earlier`, every part that both have."""
     torch.manual_seed(config.seed)
     body, linear = load_sface(resolve(config.base))
     recognizer = Recognizer(body, config.parts, squeezed=config.squeezed)
-    share = 0.0 if config.begin is None else config.begin.share
-    if share < 1:
+    if earlier is None:
         fit_tail(recognizer, linear, config, faces)
-    if earlier is not None:
-        go_on_from(recognizer, load_trained(earlier)[0], share)
+    else:
+        made, own = load_trained(earlier)[0].state_dict(), recognizer.state_dict()
+        recognizer.load_state_dict({name: made.get(name, value) for name, value in own.items()})
     return recognizer
 
 
@@ -72,18 +72,6 @@ def fit_tail(recognizer: Recognizer, linear: nn.Linear, config: Config, faces: F
     fit(recognizer.tail, linear, _Batches(features))
     if recognizer.visible is not None:
         recognizer.visible.mean.data = torch.stack([f.float().mean(0) for f in features]).mean(0)[None]
-
-
-@torch.no_grad()
-def go_on_from(recognizer: Recognizer, earlier: Recognizer, share: float) -> None:
-    """Takes over what `earlier` learned, of body and tail at `share` of the way to it; see `Begin`.
-
-    Parts that only one of them has are passed over.
-    """
-    made = earlier.state_dict()
-    for name, value in recognizer.state_dict().items():
-        if name in made:
-            value.lerp_(made[name].to(value), share if name.startswith(("body.", "tail.")) else 1.0)
 
 
 class _Batches:
@@ -136,8 +124,7 @@ def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | 
         return out / "recognizer.pt"
     earlier = None
     if config.begin is not None:
-        begun = config.begin.config
-        earlier = train(begun, data=data, out=cache / "runs" / begun.name, cache=cache)
+        earlier = train(config.begin, data=data, out=cache / "runs" / config.begin.name, cache=cache)
     faces = pack(config.sources, data, cache)
     threads = config.threads if config.device == "cpu" else 1
     teacher = teach(

@@ -114,6 +114,12 @@ class Fleet:
         try:
             with ending(self._end_all):
                 self._loop(stop)
+        except EdgeFrError as error:  # not a mistake of ours: an old reason would take its place
+            if self._failed:
+                raise joined([error, *self._failed]) from error
+            raise
+        else:
+            self._raise(self._failed)
         finally:
             self.summary.wall_s += time.perf_counter() - started
             self.summary.stages = self._networks.times.summary()
@@ -213,8 +219,7 @@ class Fleet:
         give_up_ns = self._now_ns() + _CLOSING_NS
         for camera in self._ending:
             camera.close(max(0, give_up_ns - self._now_ns()) / 1e9)
-        failed, self._failed = self._failed, []
-        return [*lost, *failed]
+        return lost
 
     def _end(self, name: str) -> list[EdgeFrError]:
         """Ends a camera and its tracks, and waits for nothing; returns what the sinks could not take."""

@@ -24,10 +24,10 @@ class Lane:
     """One camera of a fleet: where its frames come from, its own stages, and how often it is looked at.
 
     `fps` bounds the frames a second that are taken (None: all that come); `region` is the part of the
-    picture in which faces are looked for, and `tiles` looks at parts of that enlarged. `too_old` frames were
-    taken from a live camera and not looked at; `latency_s` is that of the last frame, from its capture to its
-    events. `rate` and `share` are of the last ten seconds: frames a second, and taken frames to those that
-    came and were asked for.
+    picture in which faces are looked for, and `tiles` looks at parts of that enlarged (the pipeline's own
+    detector is not asked). `too_old` frames were taken from a live camera and not looked at; `latency_s` is
+    that of the last frame, from its capture to its events. `rate` and `share` are of the last ten seconds:
+    frames a second, and taken frames to those that came and were asked for.
     """
 
     camera: Supply

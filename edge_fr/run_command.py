@@ -84,7 +84,8 @@ def _run_site(arguments: argparse.Namespace) -> int:
     for option in _OF_ONE_SOURCE:
         if getattr(arguments, option) is not None:
             name = option.replace("_", "-")
-            raise InputError(f"--{name} is for one source; write it into {arguments.config}")
+            where = "a site has no such thing" if option == "annotate" else f"{arguments.config} says it"
+            raise InputError(f"--{name} is for one source, beside --config {where}; leave it out")
     path = Path(arguments.config)
     site = read_site(path)
     summary, stop, service = Summary(), threading.Event(), Service()

@@ -89,13 +89,18 @@ class View:
         return held
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Spot:
     """Where a small face was seen last."""
 
     box: NDArray[np.float32]
     seen_ns: int
     looked: int  # the number of the frame in which it was looked at last
+
+    def away(self, box: NDArray[np.float32]) -> float:
+        """How far the middle of another box is from that of this one, along the longer way, in its sides."""
+        far = np.abs(box[:2] + box[2:] - self.box[:2] - self.box[2:]).max() / 2
+        return float(far / (self.box[2:] - self.box[:2]).max())
 
 
 class Plan:
@@ -129,14 +134,11 @@ class Plan:
 
     def saw(self, boxes: NDArray[np.float32]) -> None:
         """Takes in the boxes (N, 4) of all faces that were found in the frame."""
-        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-
-        def found_again(spot: _Spot) -> bool:
-            x0, y0, x1, y1 = self._window(spot.box).box
-            return bool(((centres >= (x0, y0)) & (centres <= (x1, y1))).all(axis=1).any())
-
         small = boxes[(boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0) <= self.largest_px]
-        self._spots = [spot for spot in self._spots if not found_again(spot)]
+        for box in small:  # each is one spot's face at most, the nearest one's: a neighbour's stays
+            again = min(self._spots, key=lambda spot: spot.away(box), default=None)
+            if again is not None and again.away(box) <= _WINDOW_FACES / 2:
+                self._spots.remove(again)
         self._spots += [_Spot(box, self._now_ns, self._frame) for box in small]
 
     def _next_tile(self, changed: NDArray[np.bool_]) -> int:

@@ -26,11 +26,11 @@ from edge_fr.image import align, read_image
 from edge_fr.models import resolve
 from edge_fr.passport import read_passport
 from export.networks.published import LAYOUTS
+from export.training.data import PICTURES
 from export.weights import fitting, is_run, load_run, load_whole, read_checkpoint
 
 Crops = NDArray[np.float32]  # N x 3 x 112 x 112, RGB, 0..255
 Kind = Literal["onnxruntime", "tensorrt"]
-PICTURES = (".jpg", ".jpeg", ".png")
 
 
 class Bounds(NamedTuple):

@@ -133,7 +133,7 @@ def test_a_secret_that_is_not_there_is_told_before_any_camera_is_opened(scene: P
         (["test://", "--config", "site.yaml"], "and not both"),
         (
             ["--config", "site.yaml", "--gallery", "x.db"],
-            "--gallery is for one source; write it into site.yaml",
+            "--gallery is for one source, beside --config site.yaml says it; leave it out",
         ),
         (["--config", "site.yaml", "--device", "cpu"], "--device is for one source"),  # the site may say cuda
         (["--config", "site.yaml", "--decide-within", "1"], "--decide-within is for one source"),

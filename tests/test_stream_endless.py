@@ -61,8 +61,8 @@ def told(uri: str | Path, reader: str, timeout_s: float) -> tuple[str, int]:
 def test_a_camera_whose_picture_never_ends_is_given_up_before_memory_is(
     reader: ReaderName, packets: Callable[[], Iterator[bytes]], most_mib: int
 ) -> None:
-    # GStreamer gives up by what came, FFmpeg, which keeps no more than 16 MiB, by the time. Of the gigantic one
-    # GStreamer throws pieces away: how much comes in the time depends on the machine.
+    # GStreamer gives up by what came, FFmpeg, which keeps no more than 16 MiB, by the time. It throws
+    # pieces of a gigantic one away: how much comes in the time depends on the machine.
     by_size = reader == "gstreamer" and packets is endless_picture
     either = reader == "gstreamer" and packets is gigantic_picture
     with RawServer(jpeg_sender(packets)) as camera:

@@ -265,10 +265,12 @@ def test_faces_side_by_side_share_a_window_that_shows_them_large_enough() -> Non
     assert [window.fed for window in windows] == [(192, 192)] * 2  # the three, and the one of 4 px
 
 
-@pytest.mark.parametrize("beside_px", [30, 120])
-def test_a_small_face_that_is_missed_once_is_looked_for_although_another_is_beside_it(beside_px: int) -> None:
+@pytest.mark.parametrize(("x", "side"), [(1100, 30), (1050, 120)])
+def test_a_small_face_that_is_missed_once_is_looked_for_although_another_is_beside_it(
+    x: int, side: int
+) -> None:
     plan = Plan((2160, 3840), 0.5, 4)
-    small, beside = face(1000, 800, 30), face(1100, 800, beside_px)
+    small, beside = face(1000, 800, 30), face(x, 800, side)
     for number, found in enumerate([np.concatenate([small, beside]), beside, beside]):
         plan.saw(found)
         _, windows = plan.next(none_changed(plan), number * MS)

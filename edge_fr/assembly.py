@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edge_fr.configuration import Events, Look, Site, secret
 from edge_fr.decide import DecisionPolicy
+from edge_fr.errors import EdgeFrError
 from edge_fr.events import Delivery, JsonlSink, MqttDelivery, Outbox, WebhookDelivery
 from edge_fr.fleet import Fleet, Load
 from edge_fr.health import HealthCheck
@@ -35,6 +36,7 @@ def run_site(
     sinks: tuple[Sink, ...] = (),
     unproven: bool = False,
     on_step: Callable[[Lane, Frame, Step], None] | None = None,
+    on_lost: Callable[[EdgeFrError], None] | None = None,
     on_load: Callable[[Load], None] | None = None,
     service: Service | None = None,
     summary: Summary | None = None,
@@ -100,6 +102,7 @@ def run_site(
             sinks=[*sinks, *own_sinks],
             max_age_s=site.events.max_age_s,
             on_step=on_each_step,
+            on_lost=on_lost,
             on_load=on_load,
             on_turn=on_turn,
             summary=summary,

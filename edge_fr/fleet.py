@@ -45,11 +45,11 @@ class Fleet:
 
     `networks` are the models that all lanes' pipelines were made with. A round takes at most `max_batch`
     frames, and no more than can be handled in `max_round_s`, as far as the last rounds tell; one at least.
-    `on_step` sees every frame with what it gave, `on_load` is told when the machine stops keeping up and
-    when it does again, `on_turn` is called in every turn of the loop: once a round, and four times a second
-    while it waits. A frame of a live camera that is older than `max_age_s` is not looked at: whoever it
-    shows may be gone. Cameras may be added and removed from any thread while it runs. Pass `summary` to have
-    the counts when `run` raises.
+    `on_step` sees every frame with what it gave, `on_lost` hears at once why a camera failed for good,
+    `on_load` when the machine stops keeping up and when it does again; `on_turn` is called in every turn of
+    the loop: once a round, and four times a second while it waits. A frame of a live camera that is older
+    than `max_age_s` is not looked at: whoever it shows may be gone. Cameras may be added and removed from any
+    thread while it runs. Pass `summary` to have the counts when `run` raises.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Fleet:
         max_round_s: float = 0.25,
         max_age_s: float = MAX_AGE_S,
         on_step: Callable[[Lane, Frame, Step], None] | None = None,
+        on_lost: Callable[[EdgeFrError], None] | None = None,
         on_load: Callable[[Load], None] | None = None,
         on_turn: Callable[[], None] | None = None,
         summary: Summary | None = None,
@@ -79,6 +80,7 @@ class Fleet:
         self._cost_ns = 0.0  # what a frame took of late
         self._max_age_s = max_age_s
         self._on_step = on_step
+        self._on_lost = on_lost
         self._on_load = on_load
         self._on_turn = on_turn
         self._now_ns = now_ns
@@ -236,6 +238,8 @@ class Fleet:
         self.summary.unfollowed += lane.pipeline.unfollowed
         if (error := lane.camera.error) is not None:
             self._failed.append(type(error)(f"{name}: {error}"))
+            if self._on_lost is not None:
+                self._on_lost(self._failed[-1])
         last = [*lane.pipeline.finish(), *turns(lane.camera, lane.pipeline)]
         return deliver(last, self._sinks, self.summary)
 

@@ -99,6 +99,7 @@ def _run_site(arguments: argparse.Namespace) -> int:
                 sinks=(printer,),
                 unproven=arguments.unproven,
                 on_step=lambda lane, frame, step: progress.advance(),
+                on_lost=lambda error: print(f"given up: {error}", file=sys.stderr),
                 on_load=_tell_load,
                 service=service,
                 summary=summary,

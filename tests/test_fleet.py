@@ -344,7 +344,8 @@ def test_cameras_that_failed_for_good_leave_the_others_alone_and_are_told_at_the
     networks = DrawnNetworks(clock)
     cut, never = DrawnCamera("cut", clock, live=False), DrawnCamera("never", clock)
     here, keep = DrawnCamera("here", clock), Keep()
-    fleet, lanes = fleet_of([cut, never, here], networks, clock, sinks=[keep])
+    lost: list[EdgeFrError] = []
+    fleet, lanes = fleet_of([cut, never, here], networks, clock, sinks=[keep], on_lost=lost.append)
 
     def fail(lane: Lane, frame: Frame, step: Any) -> None:
         if lane.camera is here and frame.index == 5:
@@ -352,6 +353,7 @@ def test_cameras_that_failed_for_good_leave_the_others_alone_and_are_told_at_the
             failing(never, MissingDependencyError("GStreamer has no nvarguscamerasrc"))
         if lane.camera is here and frame.index == 20:  # meanwhile
             assert [lane.camera.name for lane in fleet.lanes] == ["here"]
+            assert [str(error).partition(":")[0] for error in lost] == ["cut", "never"]
             cameras = HealthCheck(lanes).report().details["cameras"]
             assert cameras["cut"] == {"state": "FAILED", "reason": "cut.mp4 broke off after 5 frames"}
 

@@ -48,8 +48,8 @@ class Measured:
 class Recognition:
     """All of one recognizer: by condition, and by quality score the curve over all conditions together,
     with the ratio of the `ri` curve's area to it where the recognizer has an `ri`. The quality score
-    `base_norm` of the second recognizer and those after it is the first one's embedding norm.
-    `reliability` says what an `ri` promises."""
+    `base_norm` of the second recognizer and those after it is the first one's embedding norm, where that
+    tells anything. `reliability` says what an `ri` promises."""
 
     card: ModelCard
     conditions: dict[str, Measured]
@@ -155,11 +155,13 @@ def _look(
             advance(len(numbers))
     seen = _pictures(dataset, condition)
     first, base = answers[0], embedders[0].card
+    base_norm = _telling(first).get("embedding_norm")
     found = []
     for rows, embedder in zip(answers, embedders, strict=True):
         scores, moved = _telling(rows), None
         if rows is not first:
-            scores["base_norm"] = first.norms.astype(np.float64)
+            if base_norm is not None:
+                scores["base_norm"] = base_norm
             if embedder.card.weights_digest == base.weights_digest:
                 moved = drift(
                     _each(first, lambda column: column[seen]), _each(rows, lambda column: column[seen])

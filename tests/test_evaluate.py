@@ -209,6 +209,8 @@ def test_an_embedding_that_leaves_with_unit_length_says_nothing_by_its_norm(lfw:
     assert "embedding_norm" in base.discards
     assert "embedding_norm" not in alone.discards
     assert alone.discards["base_norm"].rates.tolist() == base.discards["embedding_norm"].rates.tolist()
+    _, after_unit = evaluate(lfw, [Embedder(engine), drawn], ["px2", "px4"], draws=2)
+    assert "base_norm" not in after_unit.discards
 
 
 def test_a_smaller_face_has_less_quality() -> None:

@@ -24,7 +24,7 @@ from edge_fr.errors import EdgeFrError, InputError
 from edge_fr.lane import Lane
 from edge_fr.networks import Networks
 from edge_fr.pipeline import Step
-from edge_fr.runner import Sink, Summary, deliver, ending, joined
+from edge_fr.runner import Sink, Summary, deliver, ending, joined, tell
 from edge_fr.stream.freshness import MAX_AGE_S, is_current
 from edge_fr.structures import Event, Frame
 
@@ -210,7 +210,7 @@ class Fleet:
                 self._on_step(lane, frame, step)
 
     def _tell(self, events: Sequence[Event]) -> None:
-        self._raise(deliver(events, self._sinks, self.summary))
+        tell(events, self._sinks, self.summary)
 
     def _raise(self, failures: list[EdgeFrError]) -> None:
         if failures:

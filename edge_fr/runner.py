@@ -74,7 +74,7 @@ def run(
     buffer: FrameBuffer | None = None
     feed: Generator[Frame, None, None]
     if isinstance(source, Camera):
-        feed = _watch(source, stop, lambda: _tell(turns(source, pipeline), sinks, summary))
+        feed = _watch(source, stop, lambda: tell(turns(source, pipeline), sinks, summary))
     else:
         buffer = FrameBuffer(source, live=source.live, stop=stop)
         feed = iter(buffer)
@@ -89,7 +89,7 @@ def run(
                 step = pipeline.process(frame)
                 summary.frames += 1
                 summary.faces += len(step.faces)
-                _tell(step.events, sinks, summary)
+                tell(step.events, sinks, summary)
                 if on_step is not None:
                     on_step(frame, step)
                 waiting = time.perf_counter_ns()
@@ -138,7 +138,8 @@ def ending(last: Callable[[], list[EdgeFrError]]) -> Iterator[None]:
         raise joined(failures)
 
 
-def _tell(events: Iterable[Event], sinks: Sequence[Sink], summary: Summary) -> None:
+def tell(events: Iterable[Event], sinks: Sequence[Sink], summary: Summary) -> None:
+    """Gives every event to every sink, and raises what they could not take."""
     if failures := deliver(events, sinks, summary):
         raise joined(failures)
 

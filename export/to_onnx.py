@@ -124,18 +124,25 @@ def write_published(
     whole = load_whole(recognizer, layout, checkpoint)
     with torch.inference_mode():
         size = whole(torch.zeros(1, 3, 112, 112)).shape[1]
-    card = ModelCard(
+    card = replace(
+        _card(origin, f"{recognizer}, as {layout.origin} publishes it", size),
+        notes=f"the graph turns its pixels into those that the network learned from: {layout.pixels()}",
+    )
+    return export(whole, ["embedding"], path, card)
+
+
+def _card(origin: Origin, architecture: str, embedding_size: int) -> ModelCard:
+    """What all recognizers written here have in common; `export` fills in the digest."""
+    return ModelCard(
         task="embed",
         colour="RGB",
         input_range=(0.0, 255.0),
         weights_digest="",
         template="arcface-112",
-        embedding_size=size,
-        architecture=f"{recognizer}, as {layout.origin} publishes it",
-        notes=f"the graph turns its pixels into those that the network learned from: {layout.pixels()}",
+        embedding_size=embedding_size,
+        architecture=architecture,
         **vars(origin),
     )
-    return export(whole, ["embedding"], path, card)
 
 
 def write_run(run: Path, path: Path, origin: Origin, *, visibility: bool = False) -> tuple[Path, Path]:
@@ -143,17 +150,10 @@ def write_run(run: Path, path: Path, origin: Origin, *, visibility: bool = False
     recognizer, gate, config = load_run(run, visibility=visibility)
     parts = ", ".join(name.replace("_", " ") for name, there in config.parts if there)
     base = read_card(resolve(config.base))
-    card = ModelCard(
-        task="embed",
-        colour="RGB",
-        input_range=(0.0, 255.0),
-        weights_digest="",
-        template="arcface-112",
-        embedding_size=128,
-        architecture=f"MobileNetV1 body, factorised tail; {parts}; recognizability index",
+    card = replace(
+        _card(origin, f"MobileNetV1 body, factorised tail; {parts}; recognizability index", 128),
         base=f"{base.name} ({base.licence}), which is also the teacher",
         known_failures=KNOWN_FAILURES,
-        **vars(origin),
     )
     face = export(recognizer, recognizer.outputs(), path, card)
     watchman = replace(

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from edge_fr import heap
 from edge_fr.annotate import VideoAnnotator
 from edge_fr.decide import DecisionPolicy
 from edge_fr.errors import InputError
@@ -35,6 +36,7 @@ _OF_ONE_SOURCE = (
 def run(arguments: argparse.Namespace) -> int:
     if (arguments.source is None) == (arguments.config is None):
         raise InputError("name a source, or a site's file with --config, and not both")
+    heap.share()
     return _run_source(arguments) if arguments.config is None else _run_site(arguments)
 
 

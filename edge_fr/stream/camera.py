@@ -11,10 +11,10 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from types import TracebackType
 
+from edge_fr import heap
 from edge_fr.errors import EdgeFrError, InputError, MissingDependencyError, SourceReadError
 from edge_fr.stream.connection import Attempt, CameraChange, CameraCounters, Connection
 from edge_fr.stream.reconnect import Link, ReconnectPolicy, State
-from edge_fr.stream.release import give_back
 from edge_fr.stream.source import Clock
 from edge_fr.structures import Frame
 
@@ -223,7 +223,7 @@ class Camera:
                 connection.close()
         except Exception as error:  # whatever it is must not end the camera; it is told as the reason
             failure = error
-        give_back()
+        heap.trim()
         with self._news:
             attempt.done = True
             if attempt is self._attempt:

@@ -9,11 +9,11 @@ through the outbox to a webhook and to mosquitto. Meanwhile, by turns, each for 
 is killed, a camera freezes, the webhook and the broker are away, somebody is enrolled and another one
 removed. It is measured from outside, by /proc and its metrics page.
 
-After a warm-up of a fifth of the frames a line is fitted through the resident memory: first averaged in
-sixteen blocks, because samples that follow each other are not independent, then by least squares, with a
-95 % interval. Exits with 1 when the upper end of the interval is above the bound, when threads, handles or
-SQLite's logs grew beyond theirs, when a kind of event never came, when an event did not reach the webhook, or
-when the process did not end by itself on SIGTERM.
+After a warm-up of a fifth of the frames a line is fitted through the resident memory, the mean of two
+readings a second: first averaged in sixteen blocks, because samples that follow each other are not
+independent, then by least squares, with a 95 % interval. Exits with 1 when the upper end of the interval is
+above the bound, when threads, handles or SQLite's logs grew beyond theirs, when a kind of event never came,
+when an event did not reach the webhook, or when the process did not end by itself on SIGTERM.
 """
 
 from __future__ import annotations
@@ -128,6 +128,7 @@ class Watched:
     def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
         self.largest_files: Counter[str] = Counter()
+        self._readings: list[list[int]] = []  # resident and anonymous bytes
         self._url = f"http://127.0.0.1:{port}/metrics"
         command = [
             sys.executable,
@@ -163,19 +164,25 @@ class Watched:
             sum(n for key, n in page.items() if key[0] == "edge_fr_frames_total" and "looked at" in key)
         )
 
+    def read_memory(self) -> None:
+        rollup = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines()
+        memory = dict(line.split(":", 1) for line in rollup if ":" in line)
+        self._readings.append([int(memory[name].split()[0]) * 1024 for name in ("Rss", "Anonymous")])
+
     def sample(self) -> dict[str, int]:
+        """What there is now, and the memory there was since the last sample, on average."""
         proc = Path(f"/proc/{self.process.pid}")
         frames = self.frames()
-        memory = dict(
-            line.split(":", 1) for line in (proc / "smaps_rollup").read_text().splitlines() if ":" in line
-        )
+        self.read_memory()
+        resident, anonymous = np.mean(self._readings, axis=0)
+        self._readings.clear()
         for path in self.folder.iterdir():
             if path.name.startswith(("outbox.db", "people.db", "events.jsonl", "stderr.log")):
                 self.largest_files[path.name] = max(self.largest_files[path.name], path.stat().st_size)
         return {
             "frames": frames,
-            "rss_bytes": int(memory["Rss"].split()[0]) * 1024,
-            "anonymous_bytes": int(memory["Anonymous"].split()[0]) * 1024,
+            "rss_bytes": round(resident),
+            "anonymous_bytes": round(anonymous),
             "threads": len(list((proc / "task").iterdir())),
             "handles": len(list((proc / "fd").iterdir())),
         }
@@ -185,7 +192,9 @@ class Watched:
         while self.frames() < frames:
             if time.monotonic() > give_up:
                 raise TimeoutError(f"it did not come to {frames} frames within {PATIENCE_S:g} s more")
-            time.sleep(5)  # the page costs the watched process time
+            for _ in range(10):  # asking for the page oftener costs the watched process time
+                time.sleep(0.5)
+                self.read_memory()
 
 
 @contextmanager

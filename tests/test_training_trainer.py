@@ -157,6 +157,21 @@ def test_a_run_that_begins_with_another_trains_that_first_and_starts_with_the_pa
     assert [name for name in taken if not torch.equal(taken[name], whole[name])] == []
 
 
+def test_the_last_fit_changes_the_index_and_the_gate_and_nothing_else(workplace: Path) -> None:
+    states = []
+    for name, views in (("unfitted", 0), ("fitted", 256)):
+        made = config(workplace, steps=1, threads=1, index_views=views)
+        path = train(made, data=workplace, out=workplace / name, cache=workplace)
+        states.append(torch.load(path)["state"])
+    before, after = states
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name.rpartition(".")[0] for name in changed if not name.startswith("gate.")} == {
+        "recognizer.index.hidden",
+        "recognizer.index.out",
+    }
+    assert "gate.out.weight" in changed
+
+
 def test_a_finished_run_is_left_as_it_is(workplace: Path) -> None:
     out = workplace / "finished"
     path = train(config(workplace, steps=1), data=workplace, out=out, cache=workplace)

@@ -72,19 +72,23 @@ class RecognizabilityHead(nn.Module):
         self.out = nn.Linear(width, 1)
 
     def forward(self, f_global: Tensor, f4: Tensor) -> Tensor:
-        return self._run(f_global, f4, [p for m in (self.hidden, self.out) for p in (m.weight, m.bias)])
+        return self.from_inputs(self.inputs(f_global, f4))
+
+    @staticmethod
+    def inputs(f_global: Tensor, f4: Tensor) -> Tensor:
+        """What the head looks at, N x (D + C + 1)."""
+        n = length(f_global)
+        return torch.cat([f_global / n, f4.mean((2, 3)), 0.05 * n], 1)
+
+    def from_inputs(self, x: Tensor, *, fixed: bool = False) -> Tensor:
+        """The logit; if `fixed`, its gradient reaches the inputs but not this head."""
+        weights = [p.detach() if fixed else p for m in (self.hidden, self.out) for p in (m.weight, m.bias)]
+        h = torch.relu(functional.linear(self.dropout(x), weights[0], weights[1]))
+        return functional.linear(h, weights[2], weights[3])
 
     def with_fixed_weights(self, f_global: Tensor, f4: Tensor) -> Tensor:
         """The same logit, whose gradient reaches the features but not this head."""
-        return self._run(
-            f_global, f4, [p.detach() for m in (self.hidden, self.out) for p in (m.weight, m.bias)]
-        )
-
-    def _run(self, f_global: Tensor, f4: Tensor, weights: list[Tensor]) -> Tensor:
-        n = length(f_global)
-        x = torch.cat([f_global / n, f4.mean((2, 3)), 0.05 * n], 1)  # N x (D + C + 1)
-        h = torch.relu(functional.linear(self.dropout(x), weights[0], weights[1]))
-        return functional.linear(h, weights[2], weights[3])
+        return self.from_inputs(self.inputs(f_global, f4), fixed=True)
 
 
 class IndexTarget(nn.Module):

@@ -31,21 +31,27 @@ class Lesson:
 
 
 def lesson(faces: Faces, teacher: NDArray[np.float32], device: str) -> Lesson:
-    """Prototypes are class means of the training people; every other face is a prototype by itself.
+    """Prototypes are class means of the training people; every other face is a prototype by itself."""
+    train = np.flatnonzero(~faces.tune)
+    of_row = labels(faces, teacher, train)
+    _, prototypes = _class_means(of_row[train].numpy(), teacher[train])
+    return Lesson(*(t.to(device) for t in (torch.from_numpy(teacher), torch.from_numpy(prototypes), of_row)))
+
+
+def labels(faces: Faces, teacher: NDArray[np.float32], rows: NDArray[np.int64]) -> Tensor:
+    """Who is on each of `rows`, as numbers from 0 up, one for each person; -1 for all other rows.
 
     A face that the teacher finds far from its own class mean (cosine under 0.3) is taken for a wrong
     label, of which the sources hold a few in a hundred, and stands by itself as unnamed faces do.
     """
-    train = np.flatnonzero(~faces.tune)
     alone = faces.identity.max() + 1 + np.arange(len(faces.identity))
     names = np.where(faces.identity >= 0, faces.identity, alone)
-    label, prototypes = _class_means(names[train], teacher[train])
-    far = (teacher[train] * prototypes[label]).sum(1) < 0.3
-    names[train[far]] = alone[train[far]]
-    label, prototypes = _class_means(names[train], teacher[train])
+    label, means = _class_means(names[rows], teacher[rows])
+    far = (teacher[rows] * means[label]).sum(1) < 0.3
+    names[rows[far]] = alone[rows[far]]
     of_row = np.full(len(names), -1)
-    of_row[train] = label
-    return Lesson(*(torch.from_numpy(a).to(device) for a in (teacher, prototypes, of_row)))
+    of_row[rows] = np.unique(names[rows], return_inverse=True)[1]
+    return torch.from_numpy(of_row)
 
 
 def _class_means(

@@ -28,6 +28,7 @@ from export.networks.recognizer import Recognizer
 from export.networks.tail import fit
 from export.training.config import Config
 from export.training.data import Faces, pack
+from export.training.index_fit import fit_index
 from export.training.judge import held_out_rows, judge
 from export.training.lanes import Lanes
 from export.training.learner import Learner, lesson
@@ -203,6 +204,8 @@ def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | 
                 began = time.monotonic()
             progress.update(task, completed=step + 1)
     if last == config.steps:
+        if config.index_views:
+            fit_index(ema.recognizer, ema.gate, faces, lessons, config, masks)
         _judge(ema.recognizer, faces, masks, config, out / "judged.jsonl", last)
         _save(
             out / "recognizer.pt",

@@ -147,9 +147,15 @@ def jpeg_sender(packets: Callable[[], Iterator[bytes]]) -> Answer:
             verb = asked.split()[0]
             number = next(line.split()[1] for line in asked.splitlines() if line.startswith("CSeq"))
             connection.sendall(f"RTSP/1.0 200 OK\r\nCSeq: {number}\r\n".encode() + replies[verb])
+        paused_at = sent = 0
         for number, payload in enumerate(packets()):
             if over.is_set():
                 return
+            # At 20 MB a second at the most: what comes while a reader's thread stands still is its memory.
+            if sent - paused_at > 10_000:
+                paused_at = sent
+                time.sleep(0.0005)
+            sent += len(payload)
             packet = struct.pack(">BBHII", 0x80, 26, number & 0xFFFF, 9000, 1) + payload
             connection.sendall(b"$\0" + struct.pack(">H", len(packet)) + packet)
 

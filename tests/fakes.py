@@ -46,3 +46,17 @@ class FakeEngine:
     def infer(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
         self.calls.append(dict(feeds))
         return self.compute(feeds)
+
+
+class MovedClock:
+    """Stands still until the test moves it. A camera looks at it again after the real time that it means to
+    wait, so the policy's limits have to be short."""
+
+    def __init__(self) -> None:
+        self.ns = 0
+
+    def __call__(self) -> int:
+        return self.ns
+
+    def skip(self, seconds: float) -> None:
+        self.ns += round(seconds * 1e9)

@@ -4,6 +4,7 @@ Prints the port on its first line, then serves rtsp://127.0.0.1:PORT/live until 
 """
 
 import argparse
+import signal
 
 import gi
 
@@ -46,10 +47,10 @@ def serve(options: argparse.Namespace) -> None:
         def change(element: Gst.Element) -> bool:
             filter_ = element.get_by_name("size")
             filter_.set_property("caps", Gst.Caps.from_string(caps(options.then, options.fps)))
-            return False
+            return True
 
         def on_media(_: object, media: GstRtspServer.RTSPMedia) -> None:
-            GLib.timeout_add(2000, change, media.get_element())
+            GLib.unix_signal_add(GLib.PRIORITY_DEFAULT, signal.SIGUSR1, change, media.get_element())
 
         factory.connect("media-configure", on_media)
     if options.user is not None:
@@ -78,5 +79,5 @@ if __name__ == "__main__":
     parser.add_argument("--fps", type=int, default=25)
     parser.add_argument("--file", help="serve this MP4 instead, at its own pace")
     parser.add_argument("--silent", action="store_true", help="no sound beside the picture")
-    parser.add_argument("--then", metavar="WxH", help="the size from two seconds on")
+    parser.add_argument("--then", metavar="WxH", help="the size from a SIGUSR1 on")
     serve(parser.parse_args())

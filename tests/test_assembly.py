@@ -59,7 +59,7 @@ def run(site: Path, *options: str, **environment: str) -> subprocess.CompletedPr
     """`edge-fr run --config` from another folder: paths are relative to the file."""
     command = [sys.executable, "-m", "edge_fr.cli", "run", "--config", str(site), *options]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=240, check=False, env={**os.environ, **environment}
+        command, capture_output=True, text=True, timeout=600, check=False, env={**os.environ, **environment}
     )
 
 

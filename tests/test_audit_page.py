@@ -127,9 +127,13 @@ def test_a_camera_that_comes_back_is_audited_on_and_its_outage_is_told() -> None
         raise SourceReadError("the cable was pulled")
 
     stop = threading.Event()
-    connections = iter([Connection(broken), Connection(stop.set)])
+    then = iter([broken, stop.set])
     gathering = Gathering(live=True)
-    with Camera(lambda _: next(connections), name="gate", live=True, policy=HASTY) as camera:
+
+    def connect(wanted: threading.Event) -> Connection:
+        return Connection(next(then), wanted=wanted, handled=lambda: gathering.figures.frames)
+
+    with Camera(connect, name="gate", live=True, policy=HASTY) as camera:
         run(camera, pipeline(), sinks=[gathering], on_step=gathering.observe, stop=stop)
     gathering.finish()
     figures = gathering.figures
@@ -331,7 +335,7 @@ def test_ctrl_c_writes_what_there_is(tmp_path: Path) -> None:
         assert process.stderr is not None
         assert "watching test://" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        printed, error = process.communicate(timeout=120)
+        printed, error = process.communicate(timeout=600)
     assert process.returncode == 130
     assert printed.startswith(str(out))
     assert "Traceback" not in error
@@ -354,8 +358,11 @@ def rtsp() -> Iterator[str]:
 
 def test_a_live_camera_is_watched_for_so_many_minutes_and_its_latency_told(rtsp: str, tmp_path: Path) -> None:
     out = tmp_path / "audit.html"
-    command = [sys.executable, "-m", "edge_fr.cli", "audit", rtsp, "-o", str(out), "--minutes", "0.25"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    command = [sys.executable, "-m", "edge_fr.cli", "audit", rtsp, "-o", str(out), "--minutes"]
+    for minutes in ("0.25", "1", "4"):  # more where this machine stood still until the time was over
+        done = subprocess.run([*command, minutes], capture_output=True, text=True, timeout=900, check=False)
+        if "gave not a single frame" not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr
     text = Checked(out.read_text(encoding="utf-8")).text
     assert "from capture to event" in text
@@ -367,7 +374,7 @@ def test_a_camera_that_is_never_there_gives_no_page(tmp_path: Path) -> None:
     out = tmp_path / "audit.html"
     address = "rtsp://admin:s3cret@127.0.0.1:9/live"
     command = [sys.executable, "-m", "edge_fr.cli", "audit", address, "-o", str(out), "--minutes", "0.02"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 1
     assert "gave not a single frame" in done.stderr
     assert "s3cret" not in done.stderr

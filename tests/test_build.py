@@ -224,7 +224,7 @@ def test_a_place_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path
 def _hold(path: Path, inside: Any, leave: Any) -> None:
     with locked(path, waiting=lambda: None):
         inside.set()
-        leave.wait(60)
+        leave.wait(300)
 
 
 def test_a_build_waits_for_that_of_another_process_and_says_so(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_build_waits_for_that_of_another_process_and_says_so(tmp_path: Path) -
     inside, leave = context.Event(), context.Event()
     other = context.Process(target=_hold, args=(tmp_path / "face.engine", inside, leave))
     other.start()
-    assert inside.wait(60)
+    assert inside.wait(300)
     told: list[str] = []
 
     def report(line: str) -> None:
@@ -240,7 +240,7 @@ def test_a_build_waits_for_that_of_another_process_and_says_so(tmp_path: Path) -
         leave.set()
 
     make(tmp_path, FakeLibrary("10.3.0"), report=report)
-    other.join(60)
+    other.join(300)
     assert "another process builds" in told[0]
     assert told[1].startswith("building ")
 

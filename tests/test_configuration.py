@@ -173,14 +173,22 @@ TREES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(tree=TREES)
 def test_any_tree_is_a_site_or_refused(tmp_path: Path, tree: object) -> None:
     with suppress(InputError):
         assert isinstance(read_site(write(tmp_path, yaml.safe_dump(tree))), Site)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(text=st.text(max_size=60), cut=st.integers(0, len(SITE)))
 def test_any_text_within_a_site_is_read_or_refused(tmp_path: Path, text: str, cut: int) -> None:
     path = tmp_path / "site.yaml"

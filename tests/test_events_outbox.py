@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +60,14 @@ class Inbox:
         with self._change:
             if not self._change.wait_for(lambda: there(self), PATIENCE_S):
                 raise TimeoutError(f"tried {self.tried[-5:]}, took {self.taken[-5:]}")
+
+
+def wait_until(come_true: Callable[[], bool]) -> None:
+    """For what the outbox notes after a receiver has taken or refused an event, and so a moment later."""
+    give_up = time.monotonic() + PATIENCE_S
+    while not come_true():
+        assert time.monotonic() < give_up, "waited in vain"
+        time.sleep(0.001)
 
 
 def away(number: int) -> DeliveryError:
@@ -308,7 +317,7 @@ def test_what_was_refused_makes_room_before_what_waits(path: Path) -> None:
         for number in range(120):
             outbox.write(numbered(number, padding=80_000))
             if number == 59:
-                inbox.wait_for(lambda it: len(it.tried) == 60)
+                wait_until(lambda: outbox.status()["inbox"].refused == 60)
         status, kept = outbox.status()["inbox"], outbox.refused("inbox")
     assert status.lost == 0
     assert status.refused == 60
@@ -328,15 +337,17 @@ def test_a_smaller_bound_is_kept_from_the_next_opening_on(path: Path) -> None:
 
 
 def test_an_event_that_was_given_up_while_it_was_under_way_counts_as_delivered(path: Path) -> None:
-    release = threading.Event()
+    under_way, release = threading.Event(), threading.Event()
 
     def hang(number: int) -> None:
-        release.wait(PATIENCE_S)
+        under_way.set()
+        release.wait(10 * PATIENCE_S)
 
     inbox = Inbox(answer=hang)
     with Outbox(path, [inbox], max_bytes=MIN_BYTES, drain_s=PATIENCE_S) as outbox:
         for number in range(120):
             outbox.write(numbered(number, padding=80_000))
+            assert under_way.wait(PATIENCE_S)  # the first one, before there is no more room for it
         assert outbox.status()["inbox"].lost > 20
         release.set()
         inbox.wait_for(lambda it: it.taken[-1:] == [119])
@@ -362,6 +373,7 @@ def test_a_new_sink_gets_what_is_written_from_then_on_and_one_that_is_gone_is_co
     with Outbox(path, [new, old], drain_s=PATIENCE_S) as outbox:
         outbox.write(numbered(4))
         old.wait_for(lambda it: it.taken == [4])
+        wait_until(lambda: outbox.status()["old"].waiting == 0)
         status = outbox.status()["old"]
     assert (status.lost, status.waiting) == (2, 0)
     assert new.taken == [3, 4]
@@ -419,7 +431,7 @@ def test_a_failing_disk_is_an_error_that_holds_the_event_and_keeps_the_others(pa
         "def make_room(): resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))\n"
     )
     command = [sys.executable, "-c", limit + FILL_THE_DISK, path, Path(__file__).parent]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     error, stored = done.stdout.splitlines()
     assert re.search(r"cannot write to outbox .*: the disk (failed or )?is full", error)
@@ -448,7 +460,7 @@ def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path: Path) -> None:
         ],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     error, stored = done.stdout.splitlines()

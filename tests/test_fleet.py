@@ -51,7 +51,7 @@ class DrawnCamera:
     period_ns: int = SECOND // 10
     count: int | None = None
     live: bool = True
-    age_s: float = 0.0
+    age_s: float = -3600.0
     wake: threading.Event = field(default_factory=threading.Event)
     changes: list[CameraChange] = field(default_factory=list)
     started: int = 0
@@ -84,6 +84,7 @@ class DrawnCamera:
         if index is None:
             return None
         self.taken.append(index)
+        # By default in the future, which is never too late, however long this machine stands still.
         then = datetime.now(timezone.utc) - timedelta(seconds=self.age_s)
         return Frame(np.zeros((90, 160, 3), np.uint8), index * self.period_ns, then, self.name, index)
 

@@ -435,7 +435,7 @@ def test_a_full_disk_takes_nothing_back_that_was_confirmed(tmp_path: Path) -> No
         [*private, "sh", "-c", script, "sh", tmp_path, sys.executable, FILL_THE_DISK],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert run.returncode == 0, run.stderr
     error, kept = run.stdout.splitlines()
@@ -453,7 +453,7 @@ def test_a_failing_disk_takes_nothing_back_that_was_confirmed(path: Path) -> Non
         [sys.executable, "-c", LIMIT_THE_FILE + FILL_THE_DISK, path],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert run.returncode == 0, run.stderr
     error, kept = run.stdout.splitlines()

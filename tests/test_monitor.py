@@ -13,6 +13,7 @@ from typing import Any
 from urllib.error import HTTPError
 
 import pytest
+from ports import free_port
 
 from edge_fr.errors import EventError, InputError
 from edge_fr.events import SinkStatus
@@ -35,12 +36,17 @@ def outbox(*troubles: str | None) -> Any:
 
 
 def get(url: str) -> tuple[int, Any]:
-    try:
-        with urllib.request.urlopen(url, timeout=60) as answer:
-            return answer.status, answer.read().decode()
-    except HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
+    for attempt in range(10):
+        try:
+            with urllib.request.urlopen(url, timeout=60) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except ConnectionError:  # we stood still for five seconds before we asked, and it hung up on us
+            if attempt == 9:
+                raise
+    raise AssertionError
 
 
 def test_pages_are_found_by_their_path_and_others_are_named() -> None:
@@ -75,9 +81,9 @@ def test_the_health_page_is_only_read() -> None:
 
 
 def test_closing_it_frees_the_port_and_ends_its_thread() -> None:
-    with Monitor("127.0.0.1", 0, {"/metrics": hello}) as monitor:
+    port = free_port()
+    with Monitor("127.0.0.1", port, {"/metrics": hello}) as monitor:
         assert get(f"{monitor.url}/metrics")[0] == 200
-        port = int(monitor.url.rpartition(":")[2])
         assert serving()
     assert not serving()
     with Monitor("127.0.0.1", port, {"/metrics": hello}) as again:

@@ -97,7 +97,11 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
 WHOLE = block_quantised()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     flips=st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), max_size=4),
     size=st.integers(1, len(WHOLE)) | st.just(len(WHOLE)),

@@ -49,7 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def edge_fr(command: str) -> subprocess.CompletedProcess[str]:
     arguments = [sys.executable, "-m", "edge_fr.cli", *shlex.split(command)[1:]]
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_the_python_blocks_run_one_after_the_other(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ def test_the_first_signal_asks_for_an_end_and_the_handlers_of_before_come_back()
     stop, told = threading.Event(), []
     with stop_on_signals(stop, lambda: told.append("stopping")) as signals:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.wait(10)
+        assert stop.wait(60)
         assert signals == [signal.SIGTERM]
         assert told == ["stopping"]
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # a second one ends at once

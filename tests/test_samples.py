@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 def sample(folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SAMPLES / name), *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_one_camera_prints_who_is_seen_and_writes_the_events(folder: Path) -> None:

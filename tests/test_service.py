@@ -6,24 +6,29 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 
 import cv2
 import numpy as np
 import pytest
+from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 from service_manager import ServiceManager
 from webhook_receiver import SECRET, Receiver
 
 from samples.standoff_people import HOPPER, portrait
 
-LIMIT_S = 120.0  # for what takes a second or two on a machine that does nothing else
+LIMIT_S = 600.0  # for what takes a second or two on a machine that does nothing else
+# It is told every third part of it. The kernel keeps ten lines that nobody has read: of half a minute.
+WATCHDOG_US = "9000000"
 SITE = """
 models: {threads: 1}
 defaults: {decide_within_s: 1}
@@ -57,20 +62,15 @@ def receiver() -> Iterator[Receiver]:
         yield it
 
 
-def free_port() -> int:
-    with socket.socket() as it:
-        it.bind(("127.0.0.1", 0))
-        return int(it.getsockname()[1])
-
-
 def get(url: str) -> tuple[int, str]:
+    """Its status and text; 0 where nothing answered: it is not there yet, or we stood still in the middle."""
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:
             return answer.status, answer.read().decode()
     except HTTPError as error:
         with error:
             return error.code, error.read().decode()
-    except URLError:  # not there yet
+    except (URLError, ConnectionError, TimeoutError):
         return 0, ""
 
 
@@ -84,6 +84,11 @@ def until(come_true: Callable[[], bool], service: subprocess.Popen[str]) -> None
 
 def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def waiting(outbox: Path) -> list[str]:
+    with closing(sqlite3.connect(outbox)) as db:
+        return [body for (body,) in db.execute("SELECT body FROM events WHERE body IS NOT NULL ORDER BY seq")]
 
 
 def site(video: Path, receiver: str, port: int) -> str:
@@ -104,25 +109,28 @@ def start(folder: Path, text: str, **environment: str) -> subprocess.Popen[str]:
 def test_a_service_tells_how_it_is_and_ends_its_tracks_when_it_is_asked_to_stop(
     tmp_path: Path, video: Path, receiver: Receiver
 ) -> None:
-    port, heard = free_port(), []
+    port, heard, answers = free_port(), [], {"healthz": (0, ""), "metrics": (0, "")}
     with ServiceManager(str(tmp_path / "notify")) as manager:
         text = site(video, receiver.url, port)
-        environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "1500000", "HOOK_SECRET": SECRET}
+        environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": WATCHDOG_US, "HOOK_SECRET": SECRET}
         with start(tmp_path, text, **environment) as service:
 
             def has_delivered() -> bool:
                 heard.extend(manager.heard())
-                return len(receiver.taken) > 0 and "WATCHDOG=1" in heard
+                return len(receiver.taken) > 0 and heard.count("WATCHDOG=1") > 1
+
+            def answer(page: str) -> tuple[int, str]:
+                heard.extend(manager.heard())
+                answers[page] = get(f"http://127.0.0.1:{port}/{page}")
+                return answers[page]
 
             try:
                 until(has_delivered, service)
-                code, body = get(f"http://127.0.0.1:{port}/healthz")
-                assert (code, json.loads(body)["ok"]) == (200, True), body
-                assert json.loads(body)["cameras"]["door"]["state"] == "RUNNING"
+                until(lambda: answer("healthz")[0] == 200, service)
+                body = json.loads(answers["healthz"][1])
+                assert (body["ok"], body["cameras"]["door"]["state"]) == (True, "RUNNING"), body
                 settled = 'edge_fr_outbox_delivered_total{receiver="webhook"} 1.0'
-                until(lambda: settled in get(f"http://127.0.0.1:{port}/metrics")[1], service)
-                _, page = get(f"http://127.0.0.1:{port}/metrics")
-                heard.extend(manager.heard())
+                until(lambda: settled in answer("metrics")[1], service)
                 service.send_signal(signal.SIGTERM)
                 _, errors = service.communicate(timeout=LIMIT_S)
             finally:
@@ -131,11 +139,13 @@ def test_a_service_tells_how_it_is_and_ends_its_tracks_when_it_is_asked_to_stop(
     assert service.returncode == 0, errors
     events = lines(tmp_path / "events.jsonl")
     assert [event["type"] for event in events] == ["face.unknown", "face.ended"]
-    assert [json.loads(post.body) for post in receiver.taken] == events
+    # If we stood still, it may have sent an event again, or left the last one to its next run.
+    bodies = [*(post.body.decode() for post in receiver.taken), *waiting(tmp_path / "outbox.db")]
+    assert [json.loads(body) for body in dict.fromkeys(bodies)] == events
     assert heard[0] == "READY=1"
-    assert heard[-1] == "STOPPING=1", heard
-    assert set(heard[1:-1]) == {"WATCHDOG=1"}
-    check_metrics(page)
+    assert heard.count("STOPPING=1") == 1, heard
+    assert set(heard[1:]) == {"WATCHDOG=1", "STOPPING=1"}
+    check_metrics(answers["metrics"][1])
 
 
 def check_metrics(page: str) -> None:
@@ -162,13 +172,19 @@ def test_a_receiver_that_is_away_is_told_and_loses_nothing(tmp_path: Path, video
     text = site(video, where, port)
     with start(tmp_path, text, HOOK_SECRET=SECRET) as service:
         try:
-            until(lambda: "webhook: " in get(f"http://127.0.0.1:{port}/healthz")[1], service)
-            code, body = get(f"http://127.0.0.1:{port}/healthz")
+            answers = [(0, "")]
+
+            def is_told() -> bool:
+                answers.append(get(f"http://127.0.0.1:{port}/healthz"))
+                return "webhook: " in answers[-1][1]
+
+            until(is_told, service)
             service.send_signal(signal.SIGTERM)
             _, errors = service.communicate(timeout=LIMIT_S)
         finally:
             service.kill()
     assert service.returncode == 0, errors
+    code, body = answers[-1]
     assert code == 503
     assert json.loads(body)["receivers"]["webhook"]["waiting"] >= 1
     assert [event["type"] for event in lines(tmp_path / "events.jsonl")] == ["face.unknown", "face.ended"]

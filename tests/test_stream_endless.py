@@ -50,7 +50,7 @@ def reader(request: pytest.FixtureRequest) -> ReaderName:
 def told(uri: str | Path, reader: str, timeout_s: float) -> tuple[str, int]:
     """What the child says, and how many MiB it grew by."""
     command = [sys.executable, "-W", "ignore", "-c", CHILD, str(uri), reader, str(timeout_s)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     *said, grown = done.stdout.splitlines()
     return " ".join(said), int(grown)
@@ -65,12 +65,18 @@ def test_a_camera_whose_picture_never_ends_is_given_up_before_memory_is(
     # pieces of a gigantic one away: how much comes in the time depends on the machine.
     by_size = reader == "gstreamer" and packets is endless_picture
     either = reader == "gstreamer" and packets is gigantic_picture
-    with RawServer(jpeg_sender(packets)) as camera:
-        said, grown = told(f"rtsp://127.0.0.1:{camera.port}/live", reader, 60 if by_size else 3)
     size, late = "MiB came, and no picture in them had an end", "no frame came within 3 s"
-    assert f"rtsp://127.0.0.1:{camera.port}/live" in said
-    assert said.endswith((size, late) if either else size if by_size else late)
-    assert grown < most_mib
+    expected = (size, late) if either else (size,) if by_size else (late,)
+    for _ in range(10):
+        with RawServer(jpeg_sender(packets)) as camera:
+            said, grown = told(f"rtsp://127.0.0.1:{camera.port}/live", reader, 240 if by_size else 3)
+        assert f"rtsp://127.0.0.1:{camera.port}/live" in said
+        assert grown < most_mib
+        if said.endswith(expected):
+            break
+        # This machine stood still for three seconds before a picture began: given up in other words. Again.
+        assert said.startswith("SourceOpenError cannot open ")
+    assert said.endswith(expected)
 
 
 def jpeg() -> bytes:

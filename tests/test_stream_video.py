@@ -73,7 +73,7 @@ def probed_times_ns(path: Path) -> list[Fraction]:
 
 
 def read(path: Path, reader: ReaderName) -> list[Frame]:
-    with open_source(path, reader=reader) as source:
+    with open_source(path, reader=reader, timeout_s=120) as source:
         assert source.reader == reader
         return list(source)
 
@@ -234,7 +234,7 @@ def test_a_closed_gstreamer_source_leaves_nothing_behind(
         pytest.skip("GStreamer or PyGObject is not installed")
     path = write(tmp_path / "clip.mp4", drawn[:5], *H264)
     for _ in range(3):  # a camera that is connected to again and again must not fill the memory
-        reader = gstreamer.GStreamerReader(parse(path), timeout_s=5)
+        reader = gstreamer.GStreamerReader(parse(path), timeout_s=120)
         assert reader.read() is not None
         kept = weakref.ref(reader)
         reader.close()
@@ -364,12 +364,12 @@ def test_a_file_that_is_no_video_is_refused_and_nothing_is_printed(
         "from edge_fr.errors import SourceOpenError\n"
         "from edge_fr.stream import open_source\n"
         "try:\n"
-        "    open_source(sys.argv[1], reader=sys.argv[2], timeout_s=5)\n"
+        "    open_source(sys.argv[1], reader=sys.argv[2], timeout_s=120)\n"
         "except SourceOpenError as error:\n"
         "    sys.exit(str(error))\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "clip.mp4"), reader]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert re.fullmatch(r"cannot open .*clip\.mp4.*\n", done.stderr)
     assert done.stdout == ""
 
@@ -377,7 +377,7 @@ def test_a_file_that_is_no_video_is_refused_and_nothing_is_printed(
 def test_a_sound_file_is_refused(tmp_path: Path, reader: ReaderName) -> None:
     ffmpeg("-f", "lavfi", "-i", "sine=duration=1", tmp_path / "clip.mp4")
     with pytest.raises(SourceOpenError, match=r"cannot open .*clip\.mp4(: it holds no| as a) video"):
-        open_source(tmp_path / "clip.mp4", reader=reader, timeout_s=5)
+        open_source(tmp_path / "clip.mp4", reader=reader, timeout_s=120)
 
 
 def test_sound_beside_the_picture_is_passed_over(

@@ -8,8 +8,11 @@ import hmac
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
+
+from ports import free_port
 
 PATIENCE_S = 60.0  # far more than anything here takes, on a machine with other work
 KEY = b"a secret that nobody may see"
@@ -40,7 +43,7 @@ class Receiver:
         self._heard = threading.Condition()
         self._open: set[socket.socket] = set()
         self._server: ThreadingHTTPServer | None = None
-        self.port = 0
+        self.port = free_port()
         self.start()
 
     @property
@@ -96,7 +99,6 @@ class Receiver:
                 pass  # a client was killed, or this server was: that is what the tests are for
 
         self._server = Server(("127.0.0.1", self.port), Handler)
-        self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
@@ -108,7 +110,8 @@ class Receiver:
         self._server = None
         with self._heard:
             for connection in self._open:
-                connection.shutdown(socket.SHUT_RDWR)
+                with suppress(OSError):  # the other end was killed, and its thread here has yet to see it
+                    connection.shutdown(socket.SHUT_RDWR)
             self._open.clear()
 
     def wait_for(self, there: Callable[[Receiver], bool], timeout_s: float = PATIENCE_S) -> None:

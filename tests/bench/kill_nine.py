@@ -106,8 +106,17 @@ def write_events(folder: Path, webhook: str, broker: str, *, last: bool) -> None
                     os.fsync(file.fileno())
 
 
-def attempt(folder: Path, rounds: int, seed: int) -> dict[str, object]:
-    """Kills and restarts so many times; returns what was counted."""
+def _stored(folder: Path) -> int:
+    path = folder / "stored"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def attempt(folder: Path, rounds: int, seed: int, at_least: int = 0) -> dict[str, object]:
+    """Kills and restarts so many times; returns what was counted.
+
+    A child's life counts from when it has stored `at_least` events, however long that takes: on a slow
+    machine it might otherwise be killed each time before its first one.
+    """
     chance = random.Random(seed)
     restarts = Counter[str]()
     broker = Broker(folder)
@@ -125,8 +134,13 @@ def attempt(folder: Path, rounds: int, seed: int) -> dict[str, object]:
     try:
         with Listener(broker.port, "edge-fr/+/+/event") as listener:
             for _ in range(rounds):
-                child = subprocess.Popen(command)
+                child, before = subprocess.Popen(command), _stored(folder)
                 try:
+                    until_s = time.monotonic() + PATIENCE_S
+                    while _stored(folder) < before + at_least and child.poll() is None:
+                        if time.monotonic() > until_s:
+                            raise TimeoutError("the child stores nothing")
+                        time.sleep(0.01)
                     time.sleep(chance.uniform(0.2, 1.0) * _LONGEST_LIFE_S)
                     if chance.random() < 0.3:
                         receiver.stop()

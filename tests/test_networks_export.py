@@ -62,7 +62,9 @@ def test_the_exported_recognizer_uses_plain_operators_only_and_answers_what_torc
     tmp_path: Path, body: type[nn.Module]
 ) -> None:
     torch.manual_seed(0)
-    recognizer = stirred(Recognizer(body(), Parts(), visibility=True))
+    recognizer = stirred(
+        Recognizer(body(), Parts(perceptibility=True, local=True, fusion=True), visibility=True)
+    )
     names = ["embedding", "ri", "mask_prob", "visibility"]
     path = export(recognizer, names, tmp_path / "recognizer.onnx", card("embed"))
     assert {node.op_type for node in onnx.load(path).graph.node} & FORBIDDEN == set()
@@ -230,7 +232,7 @@ def test_a_finished_run_becomes_a_recognizer_and_its_gate(
         resolve("sface")
     except ModelNotFoundError as error:
         pytest.skip(str(error))
-    parts = Parts(mask_attention=False, local=False, fusion=False)
+    parts = Parts(mask_attention=False, perceptibility=True)
     config = Config(
         name="small", sources=[Source(name="people", path="people")], steps=1, squeezed=8, parts=parts
     )

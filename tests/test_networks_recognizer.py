@@ -8,6 +8,8 @@ from export.networks.lgaf import length
 from export.networks.recognizer import Parts, Recognizer
 from export.networks.tail import FactorisedTail, fit
 
+ALL = Parts(perceptibility=True, local=True, fusion=True)
+
 
 class TinyBody(nn.Module):
     """A body of the right shapes that costs nothing."""
@@ -27,7 +29,7 @@ class TinyBody(nn.Module):
 
 def test_new_attentions_leave_the_features_as_they_were() -> None:
     torch.manual_seed(0)
-    recognizer = Recognizer(TinyBody(), Parts(local=False, fusion=False)).eval()
+    recognizer = Recognizer(TinyBody(), Parts(perceptibility=True)).eval()
     crops = torch.rand(3, 3, 112, 112) * 255
     with torch.inference_mode():
         found = recognizer.find(crops)
@@ -39,11 +41,12 @@ def test_new_attentions_leave_the_features_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("parts", "absent"),
     [
-        (Parts(), set()),
-        (Parts(mask_attention=False), {"foci", "visible"}),
-        (Parts(perceptibility=False), {"perceptibility"}),
-        (Parts(fusion=False), {"lgf"}),
-        (Parts(local=False, fusion=False), {"mhms", "lgf"}),
+        (ALL, set()),
+        (ALL.model_copy(update={"mask_attention": False}), {"foci", "visible"}),
+        (ALL.model_copy(update={"perceptibility": False}), {"perceptibility"}),
+        (ALL.model_copy(update={"fusion": False}), {"lgf"}),
+        (ALL.model_copy(update={"local": False, "fusion": False}), {"mhms", "lgf"}),
+        (Parts(), {"perceptibility", "mhms", "lgf"}),
     ],
 )
 def test_each_part_can_be_left_out(parts: Parts, absent: set[str]) -> None:
@@ -84,7 +87,7 @@ def multiply_adds(network: nn.Module) -> int:
 def test_the_recognizer_and_the_gate_keep_their_budgets() -> None:
     body = MobileNetV1()
     sface = multiply_adds(body) + 50176 * 128  # and its fully connected tail
-    recognizer, gate = Recognizer(body, Parts()), Gate()
+    recognizer, gate = Recognizer(body, ALL), Gate()
     ours = multiply_adds(recognizer)
     assert ours <= 1.1 * sface
     assert multiply_adds(gate) <= 0.05 * ours

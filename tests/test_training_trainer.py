@@ -76,6 +76,7 @@ def config(folder: Path, *, steps: int = 4, **changed: object) -> Config:
             "recipe": Recipe(hopeless=0.3),
             "diversion_from": 0.5,
             "bf16": False,  # slow on many CPUs; one test has it
+            "parts": Parts(perceptibility=True, local=True, fusion=True),
             **changed,
         }
     )
@@ -148,13 +149,14 @@ def test_a_run_that_begins_with_another_trains_that_first_and_starts_with_the_pa
 ) -> None:
     cache = workplace / "begun"
     first = config(workplace, name="first", steps=1)
-    bare = Parts(mask_attention=False, perceptibility=False, local=False, fusion=False)
+    bare = Parts(mask_attention=False)
     row = config(workplace, steps=0, parts=bare, begin=first)
-    found, _, _ = load_trained(train(row, data=workplace, out=workplace / "row", cache=cache))
-    made, _, _ = load_trained(cache / "runs" / "first" / "recognizer.pt")
+    found, gate, _ = load_trained(train(row, data=workplace, out=workplace / "row", cache=cache))
+    made, its_gate, _ = load_trained(cache / "runs" / "first" / "recognizer.pt")
     taken, whole = found.state_dict(), made.state_dict()
     assert found.mhms is None
     assert [name for name in taken if not torch.equal(taken[name], whole[name])] == []
+    assert torch.equal(gate.out.weight, its_gate.out.weight)
 
 
 def test_the_last_fit_changes_the_index_and_the_gate_and_nothing_else(workplace: Path) -> None:
@@ -188,7 +190,7 @@ def test_a_folder_that_holds_another_run_is_refused(workplace: Path) -> None:
 
 
 def test_parts_that_are_left_out_are_neither_trained_nor_kept(workplace: Path) -> None:
-    bare = Parts(mask_attention=False, perceptibility=False, local=False, fusion=False)
+    bare = Parts(mask_attention=False)
     made = config(workplace, steps=1, parts=bare)
     recognizer, _, _ = load_trained(train(made, data=workplace, out=workplace / "bare", cache=workplace))
     kept = {name.split(".")[0] for name in recognizer.state_dict()}
@@ -217,12 +219,12 @@ def test_a_misspelt_key_of_a_config_is_named(tmp_path: Path) -> None:
 
 def test_a_config_that_extends_another_changes_only_what_it_states(tmp_path: Path) -> None:
     (tmp_path / "whole.yaml").write_text(
-        "name: whole\nsteps: 9\nbatch: 5\nsources: [{name: a, path: a}]\nparts: {local: true, fusion: false}"
+        "name: whole\nsteps: 9\nbatch: 5\nsources: [{name: a, path: a}]\nparts: {local: true, fusion: true}"
     )
-    (tmp_path / "row.yaml").write_text("extends: whole.yaml\nname: row\nparts: {local: false}\n")
+    (tmp_path / "row.yaml").write_text("extends: whole.yaml\nname: row\nparts: {fusion: false}\n")
     found = read_config(tmp_path / "row.yaml")
     assert (found.name, found.steps, found.batch) == ("row", 9, 5)
-    assert found.parts == Parts(local=False, fusion=False)
+    assert found.parts == Parts(local=True)
 
 
 def test_the_run_that_another_begins_with_is_read_from_the_file_beside_it(tmp_path: Path) -> None:

@@ -26,14 +26,17 @@ Body = nn.Module  # crops -> (F3, F4), with f3_channels and f4_channels: see bac
 
 
 class Parts(BaseModel):
-    """Which of the papers' parts a recognizer has."""
+    """Which of the papers' parts a recognizer has.
+
+    Off by default are those that the trained network made nothing of: the table of results in README.md.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mask_attention: bool = True
-    perceptibility: bool = True  # the attention; the index itself is always there
-    local: bool = True  # MHMS; without `fusion` it is averaged in at a fixed share
-    fusion: bool = True  # LGF
+    perceptibility: bool = False  # the attention; the index itself is always there
+    local: bool = False  # MHMS; without `fusion` it is averaged in at a fixed share
+    fusion: bool = False  # LGF
 
 
 class Found(NamedTuple):

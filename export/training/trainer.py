@@ -140,6 +140,8 @@ def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | 
         torch.load(out / "checkpoint.pt", map_location="cpu") if (out / "checkpoint.pt").is_file() else None
     )
     learner = Learner(start(config, faces, earlier) if saved is None else _blank(config))
+    if earlier is not None:
+        learner.gate.load_state_dict(load_trained(earlier)[1].state_dict())
     body = learner.recognizer.body
     assert isinstance(body, MobileNetV1)
     body.freeze(config.frozen_blocks)

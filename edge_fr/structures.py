@@ -128,7 +128,8 @@ class Faces:
     refusals    N tuples; a row with any refusal is not good enough to be embedded
     selected    (N,) bool, rows that the gate passes on to the embedder
     embeddings  (N, D) float32 of unit length, NaN in rows that were not embedded
-    ri          (N,) float32, 0..1, recognizability, NaN where not computed
+    ri          (N,) float32, 0..1, recognizability, NaN where not computed; the shipped recognizer's is the
+                chance that a good picture of the same person is matched at one false match in 10,000
     mask_prob   (N,) float32, 0..1, NaN where not computed
 
     `faces[i]` is a `Face`; `faces[mask]`, `faces[indices]` and `faces[1:3]` are `Faces`.

@@ -7,9 +7,10 @@ identity c and u the centre of the unrecognisable faces:
     d_P = 1 - v.w_y    d_N = 1 - max_{c != y} v.w_c    d_U = 1 - v.u    xi = d_U d_N / (d_P + eps)
 
 Departures: prototypes are the frozen teacher's class means, not a classifier's rows (there are few
-identities); the head regresses t = sigmoid(k (log xi - mean)), which is bounded, instead of xi. The
-index-diversion loss and the projection away from u are reconstructed from descriptions of the paper; eps, k
-and the sizes of head and attention are ours.
+identities); the head regresses t = sigmoid(k (log xi - mean)), which is bounded, instead of xi, and in the
+end another target, for which export/training/index_fit.py has the reason. The index-diversion loss and the
+projection away from u are reconstructed from descriptions of the paper; eps, k and the sizes of head and
+attention are ours.
 """
 
 from __future__ import annotations

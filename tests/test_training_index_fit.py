@@ -8,7 +8,16 @@ from edge_fr.errors import InputError
 from export.networks.gate import Gate
 from export.networks.recognizability import RecognizabilityHead
 from export.training.findings import spearman
-from export.training.index_fit import LEAST, MATCH, Views, calibrate, chances, fit_gate, fit_head
+from export.training.index_fit import (
+    LEAST,
+    LEAST_HELD_OUT,
+    MATCH,
+    Views,
+    calibrate,
+    chances,
+    fit_gate,
+    fit_head,
+)
 
 X, Y = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
 
@@ -74,6 +83,9 @@ def test_too_few_people_with_several_pictures_are_an_error_that_counts_them() ->
     share[: LEAST - 1] = 0.5
     with pytest.raises(InputError, match=f"{LEAST - 1} views of people with several pictures"):
         fit_head(RecognizabilityHead(16, size=8), torch.randn(len(share), 25), share, seed=0)
+    share[LEAST_HELD_OUT - 1 :] = torch.nan
+    with pytest.raises(InputError, match=f"{LEAST_HELD_OUT - 1} held-out views of people with several"):
+        calibrate(RecognizabilityHead(16, size=8), torch.randn(len(share), 25), share)
 
 
 def test_the_gate_learns_the_index_from_the_pictures_alone() -> None:

@@ -36,7 +36,7 @@ PROMISED = 0.48  # one in 10,000
 SOFT = 0.04  # how far from it a comparison counts as neither here nor there
 BATCH = 64
 EPOCHS, GATE_EPOCHS = 12, 4  # the head learns a training set by heart from 25 on
-LEAST = 2 * BATCH  # views of people with other pictures
+LEAST, LEAST_HELD_OUT = 2 * BATCH, 16  # views of people with other pictures
 
 
 class Views(NamedTuple):
@@ -83,12 +83,7 @@ def fit_head(head: RecognizabilityHead, inputs: Tensor, share: Tensor, *, seed: 
 
     It learns on inputs of zero mean and unit spread, which are folded into its weights afterwards.
     """
-    known = ~torch.isnan(share)
-    if int(known.sum()) < LEAST:
-        raise InputError(
-            f"{int(known.sum())} views of people with several pictures, fitting the index needs {LEAST}; "
-            f"add a source with identities to the config, or set index_views to 0"
-        )
+    known = _known(share, "views", LEAST)
     x, t = inputs[known], share[known]
     mean, spread = x.mean(0), x.std(0) + 1e-4
     x = (x - mean) / spread
@@ -114,8 +109,9 @@ def fit_head(head: RecognizabilityHead, inputs: Tensor, share: Tensor, *, seed: 
 
 
 def calibrate(head: RecognizabilityHead, inputs: Tensor, share: Tensor) -> None:
-    """Gives the head's logit the slope and offset with which it promises the known shares (Platt scaling)."""
-    known = ~torch.isnan(share)
+    """Gives the head's logit the slope and offset with which it promises the known shares (Platt
+    scaling); InputError for too few."""
+    known = _known(share, "held-out views", LEAST_HELD_OUT)
     with torch.no_grad():
         logit = head.from_inputs(inputs[known])[:, 0]
     slope, offset = torch.ones((), requires_grad=True), torch.zeros((), requires_grad=True)
@@ -131,6 +127,20 @@ def calibrate(head: RecognizabilityHead, inputs: Tensor, share: Tensor) -> None:
     with torch.no_grad():
         head.out.weight.mul_(slope)
         head.out.bias.mul_(slope).add_(offset)
+
+
+def _known(share: Tensor, what: str, least: int) -> Tensor:
+    known = ~torch.isnan(share)
+    _enough(int(known.sum()), f"{what} of people with several pictures", least)
+    return known
+
+
+def _enough(count: int, what: str, least: int) -> None:
+    if count < least:
+        raise InputError(
+            f"{count} {what}, fitting the index needs {least}; "
+            f"add a source with identities to the config, or set index_views to 0"
+        )
 
 
 def fit_gate(gate: Gate, views: Views, logit: Tensor, *, seed: int) -> None:
@@ -158,6 +168,7 @@ def fit_index(
     """Fits the index of a trained recognizer and its gate on `config.index_views` drawn views, in place."""
     teacher = lesson.teacher.cpu()
     held = np.flatnonzero(faces.tune)
+    _enough(2 * len(held), "views of held-out people", LEAST_HELD_OUT)
     sets = (
         (np.flatnonzero(~faces.tune), config.index_views, lesson.label.cpu(), MATCH),
         (held, 2 * len(held), labels(faces, teacher.numpy(), held), PROMISED),

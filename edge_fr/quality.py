@@ -30,7 +30,7 @@ class QualityPolicy:
     is the spread of its grey levels from the 5th to the 95th percentile. `min_inside` is the least
     share of the box, and of the landmarks, that lies inside the frame. `min_recognizability` counts only
     for a gate that has a recognizability score; of faces below the default, the shipped recognizer matches
-    about one in eight at one false match in 10,000.
+    about one in seven at one false match in 10,000.
 
     After a track's first accepted face, another is selected when its quality is at least `better_by`
     above that of the best one selected so far, or when the last one was selected `every_ns` ago.

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 
 import numpy as np
 import pytest
+from waiting import wait_for
 
 from edge_fr.errors import SourceReadError
 from edge_fr.stream.buffer import FrameBuffer
@@ -21,13 +22,6 @@ def frame(index: int) -> Frame:
 
 def readers() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if t.name == "edge-fr-reader"]
-
-
-def wait_until_no_reader_is_left() -> None:
-    give_up = time.monotonic() + 60  # closing waits five seconds, and a thread may stand still for longer
-    while readers():
-        assert time.monotonic() < give_up, "waited for a minute"
-        time.sleep(0.005)
 
 
 def test_no_frame_of_a_file_is_lost_however_slow_the_reader() -> None:
@@ -65,7 +59,7 @@ def test_an_error_of_the_source_arrives_after_the_frames_before_it() -> None:
     assert [next(frames).index, next(frames).index] == [0, 1]
     with pytest.raises(SourceReadError, match="broke off"):
         next(frames)
-    wait_until_no_reader_is_left()
+    wait_for(lambda: not readers())  # closing waits five seconds, and a thread may stand still for longer
 
 
 def test_leaving_early_stops_the_reading_thread() -> None:
@@ -78,4 +72,4 @@ def test_leaving_early_stops_the_reading_thread() -> None:
     frames = iter(FrameBuffer(endless(), live=False))
     assert next(frames).index == 0
     frames.close()  # type: ignore[attr-defined]
-    wait_until_no_reader_is_left()
+    wait_for(lambda: not readers())  # closing waits five seconds, and a thread may stand still for longer

@@ -10,12 +10,12 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from numbered_events import number_of, numbered
+from waiting import wait_for
 
 from edge_fr.errors import DeliveryError, EventError, InputError, RefusedError
 from edge_fr.events import Letter, Outbox, RetryPolicy
@@ -60,14 +60,6 @@ class Inbox:
         with self._change:
             if not self._change.wait_for(lambda: there(self), PATIENCE_S):
                 raise TimeoutError(f"tried {self.tried[-5:]}, took {self.taken[-5:]}")
-
-
-def wait_until(come_true: Callable[[], bool]) -> None:
-    """For what the outbox notes after a receiver has taken or refused an event, and so a moment later."""
-    give_up = time.monotonic() + PATIENCE_S
-    while not come_true():
-        assert time.monotonic() < give_up, "waited in vain"
-        time.sleep(0.001)
 
 
 def away(number: int) -> DeliveryError:
@@ -317,7 +309,7 @@ def test_what_was_refused_makes_room_before_what_waits(path: Path) -> None:
         for number in range(120):
             outbox.write(numbered(number, padding=80_000))
             if number == 59:
-                wait_until(lambda: outbox.status()["inbox"].refused == 60)
+                wait_for(lambda: outbox.status()["inbox"].refused == 60)  # noted after the receiver knows
         status, kept = outbox.status()["inbox"], outbox.refused("inbox")
     assert status.lost == 0
     assert status.refused == 60
@@ -373,7 +365,7 @@ def test_a_new_sink_gets_what_is_written_from_then_on_and_one_that_is_gone_is_co
     with Outbox(path, [new, old], drain_s=PATIENCE_S) as outbox:
         outbox.write(numbered(4))
         old.wait_for(lambda it: it.taken == [4])
-        wait_until(lambda: outbox.status()["old"].waiting == 0)
+        wait_for(lambda: outbox.status()["old"].waiting == 0)  # noted after the receiver knows
         status = outbox.status()["old"]
     assert (status.lost, status.waiting) == (2, 0)
     assert new.taken == [3, 4]

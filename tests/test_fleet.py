@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import card
+from fakes import MovedClock, card
 from numpy.typing import NDArray
 
 from edge_fr.decide import Decider
@@ -33,21 +33,11 @@ SECOND = 1_000_000_000
 
 
 @dataclass
-class Clock:
-    """Time that passes only when something says how long it took."""
-
-    ns: int = 0
-
-    def __call__(self) -> int:
-        return self.ns
-
-
-@dataclass
 class DrawnCamera:
     """Gives a frame every `period_ns` of the clock, the newest when asked; ends after `count` of them."""
 
     name: str
-    clock: Clock
+    clock: MovedClock
     period_ns: int = SECOND // 10
     count: int | None = None
     live: bool = True
@@ -109,7 +99,7 @@ class DrawnCamera:
 class DrawnNetworks:
     """One face in the middle of every picture, seen by models that take so long a round and a picture."""
 
-    def __init__(self, clock: Clock, cost_ns: int = 0, cost_each_ns: int = 0) -> None:
+    def __init__(self, clock: MovedClock, cost_ns: int = 0, cost_each_ns: int = 0) -> None:
         self.times = StageTimes()
         self.rounds: list[int] = []
         self.embedded: list[int] = []
@@ -164,7 +154,7 @@ def pipeline(networks: DrawnNetworks, stage: Any = None) -> Pipeline:
     )
 
 
-def drive(fleet: Fleet, clock: Clock, until_ns: int, idle_ns: int = SECOND // 100) -> None:
+def drive(fleet: Fleet, clock: MovedClock, until_ns: int, idle_ns: int = SECOND // 100) -> None:
     """Runs the fleet until then; waiting takes `idle_ns` on the clock."""
     stop = threading.Event()
 
@@ -190,7 +180,7 @@ def drive(fleet: Fleet, clock: Clock, until_ns: int, idle_ns: int = SECOND // 10
 def fleet_of(
     cameras: Sequence[DrawnCamera],
     networks: DrawnNetworks,
-    clock: Clock,
+    clock: MovedClock,
     *,
     fps: Sequence[float | None] = (),
     **more: Any,
@@ -204,7 +194,7 @@ def fleet_of(
 
 
 def test_frames_of_all_cameras_go_through_the_models_together() -> None:
-    clock = Clock()
+    clock = MovedClock()
     networks = DrawnNetworks(clock)
     cameras = [DrawnCamera(name, clock, count=5) for name in "abc"]
     keep = Keep()
@@ -220,7 +210,7 @@ def test_frames_of_all_cameras_go_through_the_models_together() -> None:
 
 
 def test_a_round_has_a_largest_size_and_those_left_over_come_first_in_the_next() -> None:
-    clock = Clock()
+    clock = MovedClock()
     networks = DrawnNetworks(clock, cost_ns=SECOND // 20)
     cameras = [DrawnCamera(str(i), clock, period_ns=SECOND // 100) for i in range(6)]
     fleet, lanes = fleet_of(cameras, networks, clock, max_batch=4)
@@ -231,7 +221,7 @@ def test_a_round_has_a_largest_size_and_those_left_over_come_first_in_the_next()
 
 
 def test_a_rate_is_kept_to_and_the_newest_frame_wins() -> None:
-    clock = Clock()
+    clock = MovedClock()
     networks = DrawnNetworks(clock)
     camera = DrawnCamera("door", clock, period_ns=SECOND // 25)
     fleet, (lane,) = fleet_of([camera], networks, clock, fps=[5])
@@ -242,7 +232,7 @@ def test_a_rate_is_kept_to_and_the_newest_frame_wins() -> None:
 
 
 def test_a_machine_that_cannot_keep_up_gives_each_camera_the_same_share_and_says_so() -> None:
-    clock = Clock()
+    clock = MovedClock()
     networks = DrawnNetworks(clock, cost_ns=SECOND // 10)  # 10 rounds a second of one frame each
     cameras = [DrawnCamera(name, clock, period_ns=SECOND // 30) for name in ("fast", "slow")]
     told: list[Load] = []
@@ -257,7 +247,7 @@ def test_a_machine_that_cannot_keep_up_gives_each_camera_the_same_share_and_says
 
 
 def test_more_cameras_than_fit_into_a_round_lower_the_rate_and_not_the_time_of_a_round() -> None:
-    clock = Clock()
+    clock = MovedClock()
     networks = DrawnNetworks(clock, cost_each_ns=SECOND // 10)
     cameras = [DrawnCamera(str(i), clock) for i in range(8)]
     fleet, lanes = fleet_of(cameras, networks, clock, max_round_s=0.25)
@@ -268,7 +258,7 @@ def test_more_cameras_than_fit_into_a_round_lower_the_rate_and_not_the_time_of_a
 
 
 def test_a_machine_that_keeps_up_again_says_so_too() -> None:
-    clock = Clock()
+    clock = MovedClock()
     networks = DrawnNetworks(clock, cost_ns=SECOND // 4)
     told: list[Load] = []
     fleet, _ = fleet_of([DrawnCamera("a", clock)], networks, clock, on_load=told.append)
@@ -281,7 +271,7 @@ def test_a_machine_that_keeps_up_again_says_so_too() -> None:
 
 
 def test_an_old_frame_of_a_live_camera_is_counted_and_not_looked_at_one_of_a_file_is() -> None:
-    clock = Clock()
+    clock = MovedClock()
     networks = DrawnNetworks(clock)
     cameras = [
         DrawnCamera("live", clock, count=4, age_s=9),
@@ -295,7 +285,7 @@ def test_an_old_frame_of_a_live_camera_is_counted_and_not_looked_at_one_of_a_fil
 
 
 def test_a_camera_that_goes_ends_its_tracks_and_says_so_and_no_other_is_touched() -> None:
-    clock = Clock()
+    clock = MovedClock()
     networks = DrawnNetworks(clock)
     here, gone = DrawnCamera("here", clock), DrawnCamera("gone", clock)
     keep = Keep()
@@ -317,7 +307,7 @@ def test_a_camera_that_goes_ends_its_tracks_and_says_so_and_no_other_is_touched(
 
 
 def test_a_camera_that_falls_silent_ends_its_tracks_and_is_not_offline_yet() -> None:
-    clock = Clock()
+    clock = MovedClock()
     networks = DrawnNetworks(clock)
     camera, keep = DrawnCamera("a", clock), Keep()
     fleet, _ = fleet_of([camera], networks, clock, sinks=[keep])
@@ -341,7 +331,7 @@ def failing(camera: DrawnCamera, error: EdgeFrError) -> None:
 
 
 def test_cameras_that_failed_for_good_leave_the_others_alone_and_are_told_at_the_end() -> None:
-    clock = Clock()
+    clock = MovedClock()
     networks = DrawnNetworks(clock)
     cut, never = DrawnCamera("cut", clock, live=False), DrawnCamera("never", clock)
     here, keep = DrawnCamera("here", clock), Keep()
@@ -372,7 +362,7 @@ def test_cameras_that_failed_for_good_leave_the_others_alone_and_are_told_at_the
 
 
 def test_a_camera_that_fails_just_before_the_end_is_told_all_the_same() -> None:
-    clock = Clock()
+    clock = MovedClock()
     networks = DrawnNetworks(clock)
     camera, keep, stop = DrawnCamera("a", clock), Keep(), threading.Event()
     fleet, _ = fleet_of([camera], networks, clock, sinks=[keep])
@@ -388,7 +378,7 @@ def test_a_camera_that_fails_just_before_the_end_is_told_all_the_same() -> None:
 
 
 def test_what_a_stage_raised_comes_first_and_the_cameras_that_failed_after_it() -> None:
-    clock = Clock()
+    clock = MovedClock()
     networks = DrawnNetworks(clock)
     camera = DrawnCamera("a", clock)
 
@@ -403,7 +393,7 @@ def test_what_a_stage_raised_comes_first_and_the_cameras_that_failed_after_it() 
 
 
 def test_a_mistake_in_a_stage_is_not_hidden_by_a_camera_that_failed_before_it() -> None:
-    clock = Clock()
+    clock = MovedClock()
     networks = DrawnNetworks(clock)
     gone, there = DrawnCamera("gone", clock), DrawnCamera("there", clock)
 
@@ -421,7 +411,7 @@ def test_a_mistake_in_a_stage_is_not_hidden_by_a_camera_that_failed_before_it() 
 
 
 def test_cameras_come_and_go_while_it_runs() -> None:
-    clock = Clock()
+    clock = MovedClock()
     networks = DrawnNetworks(clock)
     first, second = DrawnCamera("first", clock), DrawnCamera("second", clock)
     fleet, _ = fleet_of([first], networks, clock)
@@ -442,7 +432,7 @@ def test_cameras_come_and_go_while_it_runs() -> None:
 
 
 def test_all_cameras_are_asked_to_end_before_any_is_waited_for_and_one_that_hangs_delays_none() -> None:
-    clock, calls = Clock(), []  # type: ignore[var-annotated]
+    clock, calls = MovedClock(), []  # type: ignore[var-annotated]
     networks = DrawnNetworks(clock)
     cameras = [DrawnCamera(name, clock, hanging=1, calls=calls) for name in "abc"]
     fleet, _ = fleet_of(cameras, networks, clock)
@@ -467,7 +457,7 @@ def test_all_cameras_are_asked_to_end_before_any_is_waited_for_and_one_that_hang
 
 
 def test_a_camera_that_hangs_is_removed_without_waiting_and_closed_when_it_is_back() -> None:
-    clock, calls = Clock(), []  # type: ignore[var-annotated]
+    clock, calls = MovedClock(), []  # type: ignore[var-annotated]
     networks = DrawnNetworks(clock)
     cameras = [DrawnCamera(name, clock, hanging=1, calls=calls) for name in "abc"]
     fleet, _ = fleet_of(cameras, networks, clock)
@@ -488,7 +478,7 @@ def test_a_camera_that_hangs_is_removed_without_waiting_and_closed_when_it_is_ba
 
 
 def test_every_turn_of_the_loop_is_told_whether_or_not_there_is_a_frame() -> None:
-    clock = Clock()
+    clock = MovedClock()
     networks = DrawnNetworks(clock)
     turns: list[int] = []
     camera = DrawnCamera("a", clock, period_ns=SECOND)
@@ -498,14 +488,14 @@ def test_every_turn_of_the_loop_is_told_whether_or_not_there_is_a_frame() -> Non
 
 
 def test_two_cameras_of_one_name_are_refused() -> None:
-    clock = Clock()
+    clock = MovedClock()
     fleet, _ = fleet_of([DrawnCamera("a", clock), DrawnCamera("a", clock)], DrawnNetworks(clock), clock)
     with pytest.raises(InputError, match="two cameras are called 'a'; give each a name of its own"):
         fleet.run(threading.Event())
 
 
 def test_a_region_is_all_that_the_detector_sees_and_boxes_are_of_the_whole_picture() -> None:
-    clock = Clock()
+    clock = MovedClock()
     networks = DrawnNetworks(clock)
     seen: list[Faces] = []
     fleet = Fleet(networks, now_ns=clock, on_step=lambda lane, frame, step: seen.append(step.faces))  # type: ignore[arg-type]
@@ -531,7 +521,7 @@ class Twice:
 
 
 def test_tiles_of_one_camera_go_through_the_detector_with_the_pictures_of_the_others() -> None:
-    clock = Clock()
+    clock = MovedClock()
     networks = DrawnNetworks(clock)
     seen: dict[str, Faces] = {}
 
@@ -553,7 +543,7 @@ def test_tiles_of_one_camera_go_through_the_detector_with_the_pictures_of_the_ot
 
 
 def test_what_a_stage_raises_ends_the_fleet_after_the_events_of_its_tracks_were_written() -> None:
-    clock = Clock()
+    clock = MovedClock()
     networks = DrawnNetworks(clock)
     keep = Keep()
 
@@ -577,7 +567,7 @@ def test_a_sink_that_fails_is_told_and_the_others_have_everything() -> None:
         def write(self, event: Event) -> None:
             raise EventError("no space left")
 
-    clock = Clock()
+    clock = MovedClock()
     networks = DrawnNetworks(clock)
     keep = Keep()
     fleet, _ = fleet_of([DrawnCamera("a", clock, count=9)], networks, clock, sinks=[Full(), keep])
@@ -588,6 +578,6 @@ def test_a_sink_that_fails_is_told_and_the_others_have_everything() -> None:
 
 @pytest.mark.parametrize("fps", [0, -1, 1001, float("nan")])
 def test_a_rate_that_means_nothing_is_refused(fps: float) -> None:
-    clock = Clock()
+    clock = MovedClock()
     with pytest.raises(InputError, match=r"door: fps is .*, expected more than 0 and up to 1000"):
         Lane(DrawnCamera("door", clock), pipeline(DrawnNetworks(clock)), fps=fps)

@@ -10,14 +10,14 @@ import sqlite3
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from urllib.error import HTTPError, URLError
+from urllib.error import URLError
 
 import cv2
 import numpy as np
+import pages
 import pytest
 from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
@@ -65,11 +65,7 @@ def receiver() -> Iterator[Receiver]:
 def get(url: str) -> tuple[int, str]:
     """Its status and text; 0 where nothing answered: it is not there yet, or we stood still in the middle."""
     try:
-        with urllib.request.urlopen(url, timeout=60) as answer:
-            return answer.status, answer.read().decode()
-    except HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
+        return pages.get(url)
     except (URLError, ConnectionError, TimeoutError):
         return 0, ""
 

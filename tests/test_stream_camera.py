@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import MovedClock
+from waiting import wait_for
 
 from edge_fr.errors import InputError, MissingDependencyError, SourceOpenError, SourceReadError
 from edge_fr.stream import Camera, ReconnectPolicy, is_current, open_camera
@@ -79,13 +80,6 @@ def breaks(_: threading.Event) -> None:
 
 def until_stopped(stop: threading.Event) -> None:
     assert stop.wait(60)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    give_up = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < give_up, "waited for a minute"
-        time.sleep(0.005)
 
 
 def live(

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from itertools import islice
 
 import pytest
+import waiting
 
 from edge_fr.stream import Camera, ReconnectPolicy, Source, gstreamer, open_camera, open_source
 from edge_fr.structures import Frame
@@ -57,11 +59,7 @@ def start() -> Iterator[Start]:
         process.communicate()
 
 
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    give_up = time.monotonic() + 300
-    while not condition():
-        assert time.monotonic() < give_up, f"waited five minutes: {what}"
-        time.sleep(0.01)
+wait_for = partial(waiting.wait_for, patience_s=300)
 
 
 def next_frame(camera: Camera) -> Frame:

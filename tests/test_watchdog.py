@@ -11,10 +11,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 from edge_fr._files import cache_folder
 
@@ -62,13 +63,6 @@ class Manager:
         self.process.communicate()
 
 
-def until(come_true: Callable[[], bool], what: str) -> None:
-    give_up = time.monotonic() + LIMIT_S
-    while not come_true():
-        assert time.monotonic() < give_up, f"waited in vain: {what}"
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def manager() -> Iterator[Manager]:
     missing = [name for name in ("unshare", "systemctl") if shutil.which(name) is None]
@@ -114,8 +108,8 @@ def test_a_service_that_stands_still_is_aborted_and_started_again(manager: Manag
     assert (first["ActiveState"], first["NRestarts"]) == ("active", "0")
     os.kill(int(first["MainPID"]), signal.SIGSTOP)
     # Not by its Result, which is "watchdog" only until the second one begins: by the count, which stays.
-    until(lambda: manager.show()["NRestarts"] != "0", "systemd notices")
-    until(lambda: manager.show()["ActiveState"] == "active", "the second one is ready")
+    wait_for(lambda: manager.show()["NRestarts"] != "0", "systemd notices", patience_s=LIMIT_S)
+    wait_for(lambda: manager.show()["ActiveState"] == "active", "the second one is ready", patience_s=LIMIT_S)
     second = manager.show()
     assert (second["NRestarts"], second["Result"]) == ("1", "success")
     assert second["MainPID"] != first["MainPID"]

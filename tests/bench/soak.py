@@ -22,7 +22,6 @@ import argparse
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -40,6 +39,7 @@ from prometheus_client.parser import text_string_to_metric_families
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # what the tests share
 
 from mqtt_broker import Broker
+from ports import free_port
 from webhook_receiver import SECRET, Receiver
 
 from tests.bench.soak_scene import LIVE, Cameras, Trouble, enroll
@@ -207,9 +207,7 @@ def started(folder: Path, count: int) -> Iterator[tuple[Watched, Trouble, Receiv
         broker = Broker(folder)
         broker.start()
         stack.callback(broker.stop)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         sources = [f"  camera{number}: {how}" for number, how in enumerate(cameras.sources())]
         text = SITE.format(cameras="\n".join(sources), webhook=receiver.url, mqtt=broker.url, port=port)
         (folder / "site.yaml").write_text(text)

@@ -61,9 +61,7 @@ class Config(BaseModel):
     prototype_margin: float = 0.2
     diversion_from: float = 0.5  # share of the steps after which index diversion is on
     weights: Weights = Weights()
-    index_views: int = (
-        0  # drawn at the end to fit the index and the gate again (see index_fit.py); 0: neither
-    )
+    index_views: int = 0  # to fit index and gate on in the end, see index_fit.py; 0: they stay
     checkpoint_every: int = 100
     judge_every: int = 0  # steps between judgements on the held-out people; 0: only at the end
 

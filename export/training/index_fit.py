@@ -12,6 +12,7 @@ people. With them the index is the chance of a match at PROMISED.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -90,16 +91,11 @@ def fit_head(head: RecognizabilityHead, inputs: Tensor, share: Tensor, *, seed: 
     torch.manual_seed(seed)
     hidden, out = nn.Linear(x.shape[1], head.hidden.out_features), nn.Linear(head.hidden.out_features, 1)
     layers = nn.Sequential(nn.Dropout(0.5), hidden, nn.ReLU(), out)
-    steps = EPOCHS * (len(x) // BATCH)
-    optimiser = torch.optim.AdamW(layers.parameters(), 1e-3, weight_decay=0.05)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=steps)
-    for _ in range(steps):
-        some = torch.randint(len(x), (BATCH,))
-        loss = functional.binary_cross_entropy_with_logits(layers(x[some])[:, 0], t[some])
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        rate.step()
+
+    def loss(some: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(layers(x[some])[:, 0], t[some])
+
+    _learn(layers, loss, len(x), epochs=EPOCHS, rate=1e-3, decay=0.05)
     with torch.no_grad():
         weight = hidden.weight / spread
         head.hidden.weight.copy_(weight)
@@ -148,18 +144,34 @@ def fit_gate(gate: Gate, views: Views, logit: Tensor, *, seed: int) -> None:
     torch.manual_seed(seed)
     device = next(gate.parameters()).device
     gate.train().requires_grad_(True)
-    steps = GATE_EPOCHS * (len(logit) // BATCH)
-    optimiser = torch.optim.AdamW(gate.parameters(), 2e-3, weight_decay=0.01)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
-    for _ in range(steps):
-        some = torch.randint(len(logit), (BATCH,))
+
+    def loss(some: Tensor) -> Tensor:
         crops = to_tensor(views.crops[some.numpy()]).to(device)
-        loss = gate_loss(gate.logit(crops), logit[some].to(device))
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        rate.step()
+        return gate_loss(gate.logit(crops), logit[some].to(device))
+
+    _learn(gate, loss, len(logit), epochs=GATE_EPOCHS, rate=2e-3, decay=0.01)
     gate.eval().requires_grad_(False)
+
+
+def _learn(
+    network: nn.Module,
+    loss: Callable[[Tensor], Tensor],
+    count: int,
+    *,
+    epochs: int,
+    rate: float,
+    decay: float,
+) -> None:
+    """Lowers the loss, which is told the numbers of BATCH of `count` examples each time, in one cycle."""
+    steps = epochs * (count // BATCH)
+    optimiser = torch.optim.AdamW(network.parameters(), rate, weight_decay=decay)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
+    for _ in range(steps):
+        value = loss(torch.randint(count, (BATCH,)))
+        optimiser.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        cycle.step()
 
 
 def fit_index(
@@ -198,4 +210,4 @@ def _answers(recognizer: Recognizer, views: Views, config: Config) -> tuple[Tens
             found = recognizer.find(crops, bf16=config.bf16)
             embeddings.append(found.embedding.cpu())
             inputs.append(recognizer.index.inputs(found.f_global, found.f4).cpu())
-    return torch.cat(embeddings).clone(), torch.cat(inputs).clone()
+    return torch.cat(embeddings), torch.cat(inputs)

@@ -47,18 +47,20 @@ def rate(step: int, steps: int, warmup: float) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
-def start(config: Config, faces: Faces, earlier: Path | None) -> Recognizer:
-    """The recognizer before training: its base's body, and a tail fitted to its base's in closed form; or, of
-    the finished run at `earlier`, every part that both have."""
+def start(config: Config, faces: Faces, earlier: Path | None) -> Learner:
+    """The networks before training: the base's body, and a tail fitted to the base's in closed form; or, of
+    the finished run at `earlier`, its gate and every part that both have."""
     torch.manual_seed(config.seed)
     body, linear = load_sface(resolve(config.base))
     recognizer = Recognizer(body, config.parts, squeezed=config.squeezed)
     if earlier is None:
         fit_tail(recognizer, linear, config, faces)
-    else:
-        made, own = load_trained(earlier)[0].state_dict(), recognizer.state_dict()
-        recognizer.load_state_dict({name: made.get(name, value) for name, value in own.items()})
-    return recognizer
+        return Learner(recognizer)
+    learner, (finished, gate, _) = Learner(recognizer), load_trained(earlier)
+    made, own = finished.state_dict(), recognizer.state_dict()
+    recognizer.load_state_dict({name: made.get(name, value) for name, value in own.items()})
+    learner.gate.load_state_dict(gate.state_dict())
+    return learner
 
 
 def fit_tail(recognizer: Recognizer, linear: nn.Linear, config: Config, faces: Faces) -> None:
@@ -139,9 +141,7 @@ def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | 
     saved = (
         torch.load(out / "checkpoint.pt", map_location="cpu") if (out / "checkpoint.pt").is_file() else None
     )
-    learner = Learner(start(config, faces, earlier) if saved is None else _blank(config))
-    if earlier is not None:
-        learner.gate.load_state_dict(load_trained(earlier)[1].state_dict())
+    learner = start(config, faces, earlier) if saved is None else Learner(_blank(config))
     body = learner.recognizer.body
     assert isinstance(body, MobileNetV1)
     body.freeze(config.frozen_blocks)

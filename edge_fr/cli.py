@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 
@@ -12,16 +14,31 @@ from edge_fr.model_options import add_model_options, add_unproven
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns 0 on success, 1 on an error that was explained, 130 after Ctrl-C."""
+    """Runs one command. Returns 0 on success, 1 on an error that was explained, 130 after Ctrl-C, and 141
+    where nobody reads what it prints any more, as in `edge-fr models show yunet | head`."""
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
-        return command(arguments)
+        code = command(arguments)
+        sys.stdout.flush()
+        return code
     except EdgeFrError as error:
         print(f"edge-fr: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        if not _unread():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at exit
+        return 141
+
+
+def _unread() -> bool:
+    """Whether stdout is a pipe whose other end is closed."""
+    stdout = select.poll()
+    stdout.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & select.POLLERR for _, event in stdout.poll(0))
 
 
 def _nanoseconds(seconds: str) -> int:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_fr import commands
 from edge_fr.cli import main
 from samples.standoff_people import COLLINS, HOPPER, portrait
 
@@ -39,6 +40,25 @@ def edge_fr(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, both outputs captured."""
     command = [sys.executable, "-m", "edge_fr.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+
+
+def test_a_reader_that_goes_away_ends_the_command_without_a_traceback() -> None:
+    """As SIGPIPE ends other programs: the status of the command is 128 + 13."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "edge_fr.cli", "models", "show", "recognizer"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=600, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_another_broken_pipe_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> int:
+        raise BrokenPipeError("a camera's")
+
+    monkeypatch.setattr(commands, "models_show", broken)
+    with pytest.raises(BrokenPipeError, match="a camera's"):
+        main(["models", "show", "recognizer"])
 
 
 def refused(*arguments: str | Path) -> str:

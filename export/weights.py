@@ -19,7 +19,7 @@ from export.networks.pixels import Pixels
 from export.networks.published import LAYOUTS, Layout, Weights, Whole
 from export.networks.recognizer import Recognizer
 from export.training.config import Config
-from export.training.trainer import load_trained
+from export.training.start import load_trained
 
 Checkpoint = Mapping[str, object]
 SHOWN = 3  # of the keys that do not fit, of each kind

@@ -131,3 +131,16 @@ def test_shares_of_masked_and_hopeless_views_follow_the_recipe() -> None:
     assert np.mean([v.hopeless for v in views]) == pytest.approx(0.2, abs=0.06)
     assert np.mean([v.masked for v in views if not v.hopeless]) == pytest.approx(0.5, abs=0.09)
     assert all(v.cover.max() == 255 for v in views if v.masked)
+
+
+def test_a_view_tells_its_side_unless_blur_took_detail_too() -> None:
+    nothing = dict.fromkeys(("clean", "hopeless", "mask", "low_resolution", "blur", "motion"), 0.0)
+    masks = MaskRenderer(None)
+
+    def side(**chances: float) -> float:
+        recipe = Recipe(**{**nothing, **chances}, side_px=(16, 16))
+        return view(crop(), recipe, masks, np.random.default_rng(0)).side_px
+
+    assert side(clean=1.0) == side() == 112
+    assert side(low_resolution=1.0) == pytest.approx(16)
+    assert np.isnan([side(blur=1.0), side(motion=1.0, low_resolution=1.0), side(hopeless=1.0)]).all()

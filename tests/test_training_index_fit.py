@@ -28,7 +28,8 @@ def asked(v: list[torch.Tensor], drawn: Views, teacher: list[torch.Tensor], labe
 
 def views(row: list[int], hopeless: list[bool] | None = None) -> Views:
     crops = np.zeros((len(row), 112, 112, 3), np.uint8)
-    return Views(crops, np.array(hopeless or [False] * len(row)), np.array(row))
+    unknown = np.full(len(row), np.nan, np.float32)
+    return Views(crops, np.array(hopeless or [False] * len(row)), unknown, np.array(row))
 
 
 def test_the_share_is_of_the_persons_other_pictures_and_never_of_the_picture_itself() -> None:
@@ -94,7 +95,12 @@ def test_the_gate_learns_the_index_from_the_pictures_alone() -> None:
     fine = rng.integers(0, 256, (768, 112, 112, 3), dtype=np.uint8)
     coarse = np.repeat(np.repeat(fine[:, ::28, ::28], 28, axis=1), 28, axis=2)
     sharp = rng.random(768) < 0.5
-    drawn = Views(np.where(sharp[:, None, None, None], fine, coarse), ~sharp, np.arange(768))
+    drawn = Views(
+        np.where(sharp[:, None, None, None], fine, coarse),
+        ~sharp,
+        np.full(768, np.nan, np.float32),
+        np.arange(768),
+    )
     logit = torch.from_numpy(np.where(sharp, 2.0, -2.0).astype(np.float32))[:, None]
     gate = Gate().eval()
     fit_gate(gate, drawn, logit, seed=0)

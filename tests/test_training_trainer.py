@@ -17,7 +17,8 @@ from export.networks.recognizer import Parts
 from export.training.config import Config, read_config
 from export.training.data import Source
 from export.training.degradations import Recipe
-from export.training.trainer import load_trained, rate, train
+from export.training.start import load_trained
+from export.training.trainer import rate, train
 
 
 def random_base(path: Path) -> Path:
@@ -157,6 +158,35 @@ def test_a_run_that_begins_with_another_trains_that_first_and_starts_with_the_pa
     assert found.mhms is None
     assert [name for name in taken if not torch.equal(taken[name], whole[name])] == []
     assert torch.equal(gate.out.weight, its_gate.out.weight)
+
+
+def test_adapters_are_begun_from_a_run_without_and_learn_alone(workplace: Path) -> None:
+    cache = workplace / "adapted"
+    first = config(workplace, name="first", steps=1, parts=Parts())
+    both = {
+        "parts": Parts(adapters=True),
+        "begin": first,
+        "squeezed": 10,
+        "frozen_blocks": 13,
+        "tail_lr": 0.0,
+    }
+    runs = [
+        train(
+            config(workplace, steps=steps, router_views=128, **both),
+            data=workplace,
+            out=workplace / f"adapted-{steps}",
+            cache=cache,
+        )
+        for steps in (0, 2)
+    ]
+    before, after = (load_trained(run)[0].state_dict() for run in runs)
+    changed = {".".join(name.split(".")[:2]) for name in before if not torch.equal(before[name], after[name])}
+    assert "body.adapters" in changed
+    assert {name for name in changed if name.startswith(("body.", "tail."))} == {"body.adapters"}
+    made = load_trained(cache / "runs" / "first" / "recognizer.pt")[0].state_dict()
+    base = load_sface(workplace / "base.onnx")[0].state_dict()
+    for name in ("to_f3.4.1.conv.weight", "to_f4.1.1.conv.bias"):
+        torch.testing.assert_close(before[f"body.{name}"], (made[f"body.{name}"] + base[name]) / 2)
 
 
 def test_the_last_fit_changes_the_index_and_the_gate_and_nothing_else(workplace: Path) -> None:

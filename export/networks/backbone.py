@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_fr.errors import ModelError
+from export.networks.adapters import Adapter, DetailRouter
 
 # SFace's blocks 2..14: input channels, output channels, stride. 112 -> 56 -> 28 -> 14 -> 7.
 SFACE_BLOCKS = (
@@ -35,6 +36,10 @@ SFACE_BLOCKS = (
     (512, 1024, 2),
     (1024, 1024, 1),
 )
+
+
+# Ranks of their adapters: low where maps are large. The first block has none, it is not trained either.
+ADAPTER_RANKS = (8, 8, 10, 10, *[16] * 6, 32, 32)
 
 
 class _FixedSlopeGradient(torch.autograd.Function):
@@ -76,27 +81,29 @@ class ConvAct(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups)
         self.act = FixedPReLU(outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, more: Tensor | None = None) -> Tensor:
+        """`more` is added to what the convolution answers."""
         if self.conv.stride[0] == 2 and x.device.type == "cpu" and self.training:
             # The bf16 gradient of a strided depthwise convolution falls to a slow path on CPUs.
             with torch.autocast("cpu", enabled=False):
                 y = self.conv(x.float()).to(x.dtype)
         else:
             y = self.conv(x)
-        return cast(Tensor, self.act(y))
+        return cast(Tensor, self.act(y if more is None else y + more))
 
 
 class MobileNetV1(nn.Module):
     """SFace's body: a stem and thirteen depthwise-separable blocks, BatchNorm folded into the convolutions.
 
     Folded rather than kept: SFace's statistics stay exactly as learned (few identities would spoil
-    them), and the passes over memory that BatchNorm costs are saved.
+    them), and the passes over memory that BatchNorm costs are saved. With `adapters` it corrects itself for
+    faces with little detail: see adapters.py.
     """
 
     f3_channels = 512
     f4_channels = 1024
 
-    def __init__(self) -> None:
+    def __init__(self, *, adapters: bool = False) -> None:
         super().__init__()
         self.stem = ConvAct(3, 32, 3)
         blocks = [
@@ -105,20 +112,41 @@ class MobileNetV1(nn.Module):
         ]
         self.to_f3 = nn.Sequential(*blocks[:-2])
         self.to_f4 = nn.Sequential(*blocks[-2:])
+        self.router = DetailRouter() if adapters else None
+        shapes = zip(SFACE_BLOCKS[1:], ADAPTER_RANKS, strict=True)
+        self.adapters = nn.ModuleList(Adapter(i, o, rank) for (i, o, _), rank in shapes if adapters)
 
     def freeze(self, blocks: int) -> None:
-        """Lets the stem and the first `blocks` blocks learn no more; none for a negative number.
+        """Lets the stem and the first `blocks` blocks learn no more, none for a negative number.
 
+        Their adapters go on learning. The router does not in any case: it is taught beforehand.
         Stem and first block hold a thousandth of the weights and, at 112 x 112, cost a third of a step.
         """
         if blocks >= 0:
             self.stem.requires_grad_(False)
-            self.to_f3[:blocks].requires_grad_(False)
+            for block in [*self.to_f3, *self.to_f4][:blocks]:
+                block.requires_grad_(False)
+        if self.router is not None:
+            self.router.requires_grad_(False)
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Crops N x 3 x 112 x 112 -> F3 N x 512 x 14 x 14, F4 N x 1024 x 7 x 7."""
-        f3 = self.to_f3(self.stem((crops - 127.5) * 0.0078125))
-        return f3, self.to_f4(f3)
+        x = self.stem((crops - 127.5) * 0.0078125)
+        if self.router is None:
+            f3 = self.to_f3(x)
+            return f3, self.to_f4(f3)
+        s = torch.sigmoid(self.router(crops))  # N x 1 x 1 x 1
+        adapters = iter(self.adapters)
+
+        def adapted(x: Tensor, blocks: nn.Sequential) -> Tensor:
+            for block in blocks:
+                depthwise, pointwise = cast(nn.Sequential, block)
+                x = depthwise(x)
+                x = pointwise(x, next(adapters)(x, s))
+            return x
+
+        f3 = adapted(self.to_f3[0](x), self.to_f3[1:])
+        return f3, adapted(f3, self.to_f4)
 
 
 def _weights(model: Path) -> dict[str, NDArray[np.float32]]:
@@ -136,7 +164,7 @@ def _batchnorm(weights: Mapping[str, NDArray[np.float32]], name: str, eps: float
     return scale, beta - mean * scale
 
 
-def load_sface(model: Path) -> tuple[MobileNetV1, nn.Linear]:
+def load_sface(model: Path, *, adapters: bool = False) -> tuple[MobileNetV1, nn.Linear]:
     """SFace's body and its tail, from the fp32 ONNX file that `edge-fr models pull sface` publishes.
 
     The tail is BatchNorm, Flatten, a fully connected layer and BatchNorm, folded into one linear map
@@ -148,7 +176,7 @@ def load_sface(model: Path) -> tuple[MobileNetV1, nn.Linear]:
         names = {name.removesuffix("_dequantized").removesuffix("_reshaped"): name for name in weights}
         weights = {short: weights[name] for short, name in names.items()}
     try:
-        body, tail = MobileNetV1(), nn.Linear(50176, 128)
+        body, tail = MobileNetV1(adapters=adapters), nn.Linear(50176, 128)
         layers = [(body.stem, "conv_1")]
         for number, block in enumerate([*body.to_f3, *body.to_f4], start=2):
             depthwise, pointwise = cast(nn.Sequential, block)

@@ -37,6 +37,7 @@ class Parts(BaseModel):
     perceptibility: bool = False  # the attention; the index itself is always there
     local: bool = False  # MHMS; without `fusion` it is averaged in at a fixed share
     fusion: bool = False  # LGF
+    adapters: bool = False  # of the body, for faces with little detail; they need a run to begin with
 
 
 class Found(NamedTuple):

@@ -41,6 +41,8 @@ class Config(BaseModel):
     bf16: bool = True
     base: str = "sface"  # a name of edge_fr.models or a path
     begin: Config | None = None  # start with what this run made instead; in YAML its file, beside this one
+    keep: float = 0.5  # how far the body goes from the base to that run's, if it gets adapters: see blend.py
+    router_views: int = 16000  # to teach the router of those adapters on
     parts: Parts = Parts()
     squeezed: int = 128  # channels of each place of F4 that the tail keeps
     frozen_blocks: int = 1  # the stem and so many blocks stay as they are; -1: everything learns

@@ -51,6 +51,7 @@ class View:
     cover: Image  # 112 x 112, 255 where a mask or another occluder hides the face
     masked: bool
     hopeless: bool
+    side_px: float = np.nan  # of the smallest version it went through; NaN if something else took detail, too
 
 
 def low_resolution(image: Image, side_px: int, rng: Generator, *, quality: int | None = None) -> Image:
@@ -136,22 +137,26 @@ def view(image: Image, recipe: Recipe, masks: MaskRenderer, rng: Generator) -> V
         image, more = occlude(image, rng)
         cover = np.maximum(cover, more)
     if rng.random() < recipe.clean:
-        return View(image, cover, masked, hopeless=False)
+        return View(image, cover, masked, hopeless=False, side_px=112)
     if rng.random() < recipe.jitter:
         image, cover = jitter(image, cover, rng)
     if rng.random() < recipe.dark:
         image = dark(image, rng.uniform(0.15, 0.7), rng.uniform(1.0, 1.6))
+    side_px = 112.0
     if rng.random() < recipe.motion:
+        side_px = np.nan
         image = motion(image, rng.uniform(3, 11), rng.uniform(0, np.pi))
     if rng.random() < recipe.blur:
+        side_px = np.nan
         image = blur(image, rng.uniform(0.6, 3.0))
     if rng.random() < recipe.noise:
         image = noise(image, rng.uniform(3, 25), rng)
     quality = int(rng.integers(20, 91)) if rng.random() < recipe.jpeg else None
     if rng.random() < recipe.low_resolution:
         low, high = np.log(recipe.side_px)
-        side_px = round(float(np.exp(rng.uniform(low, high))))
-        image = low_resolution(image, side_px, rng, quality=quality if side_px >= 16 else None)
+        side = round(float(np.exp(rng.uniform(low, high))))
+        image = low_resolution(image, side, rng, quality=quality if side >= 16 else None)
+        side_px *= side / 112
     elif quality is not None:
         image = _jpeg(image, quality)
-    return View(image, cover, masked, hopeless=False)
+    return View(image, cover, masked, hopeless=False, side_px=side_px)

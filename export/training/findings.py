@@ -25,8 +25,8 @@ from export.training.config import Config
 from export.training.data import PICTURES, pack
 from export.training.degradations import Image, view
 from export.training.masks import MaskRenderer, occlude
+from export.training.start import load_trained
 from export.training.teacher import to_tensor
-from export.training.trainer import load_trained
 
 Change = Callable[[Image, np.random.Generator], Image]
 BATCH = 50

@@ -45,6 +45,7 @@ class Views(NamedTuple):
 
     crops: NDArray[np.uint8]  # N x 112 x 112 x 3 BGR
     hopeless: NDArray[np.bool_]  # N
+    side_px: NDArray[np.float32]  # N, see View
     row: NDArray[np.int64]  # N
 
 
@@ -57,7 +58,12 @@ def draw(faces: Faces, rows: NDArray[np.int64], count: int, config: Config, mask
         view(faces.crops[r], config.recipe, masks, np.random.default_rng([config.seed, 1, i]))
         for i, r in enumerate(row)
     ]
-    return Views(np.stack([v.image for v in drawn]), np.array([v.hopeless for v in drawn]), row)
+    return Views(
+        np.stack([v.image for v in drawn]),
+        np.array([v.hopeless for v in drawn]),
+        np.array([v.side_px for v in drawn], np.float32),
+        row,
+    )
 
 
 def chances(v: Tensor, views: Views, teacher: Tensor, label: Tensor, match: float) -> Tensor:
@@ -95,7 +101,7 @@ def fit_head(head: RecognizabilityHead, inputs: Tensor, share: Tensor, *, seed: 
     def loss(some: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(layers(x[some])[:, 0], t[some])
 
-    _learn(layers, loss, len(x), epochs=EPOCHS, rate=1e-3, decay=0.05)
+    learn(layers, loss, len(x), epochs=EPOCHS, rate=1e-3, decay=0.05)
     with torch.no_grad():
         weight = hidden.weight / spread
         head.hidden.weight.copy_(weight)
@@ -149,11 +155,11 @@ def fit_gate(gate: Gate, views: Views, logit: Tensor, *, seed: int) -> None:
         crops = to_tensor(views.crops[some.numpy()]).to(device)
         return gate_loss(gate.logit(crops), logit[some].to(device))
 
-    _learn(gate, loss, len(logit), epochs=GATE_EPOCHS, rate=2e-3, decay=0.01)
+    learn(gate, loss, len(logit), epochs=GATE_EPOCHS, rate=2e-3, decay=0.01)
     gate.eval().requires_grad_(False)
 
 
-def _learn(
+def learn(
     network: nn.Module,
     loss: Callable[[Tensor], Tensor],
     count: int,

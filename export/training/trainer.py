@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,10 +21,8 @@ from torch import Tensor, nn
 
 from edge_fr.errors import InputError
 from edge_fr.models import resolve
-from export.networks.backbone import MobileNetV1, load_sface
-from export.networks.gate import Gate
+from export.networks.backbone import MobileNetV1
 from export.networks.recognizer import Recognizer
-from export.networks.tail import fit
 from export.training.config import Config
 from export.training.data import Faces, pack
 from export.training.index_fit import fit_index
@@ -34,7 +31,8 @@ from export.training.lanes import Lanes
 from export.training.learner import Learner, lesson
 from export.training.loader import Batch, Loader
 from export.training.masks import MaskRenderer
-from export.training.teacher import teach, to_tensor
+from export.training.start import blank, start
+from export.training.teacher import teach
 
 LOG_EVERY = 10
 
@@ -45,46 +43,6 @@ def rate(step: int, steps: int, warmup: float) -> float:
     if step < rise:
         return (step + 1) / rise
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
-
-
-def start(config: Config, faces: Faces, earlier: Path | None) -> Learner:
-    """The networks before training: the base's body, and a tail fitted to the base's in closed form; or, of
-    the finished run at `earlier`, its gate and every part that both have."""
-    torch.manual_seed(config.seed)
-    body, linear = load_sface(resolve(config.base))
-    recognizer = Recognizer(body, config.parts, squeezed=config.squeezed)
-    if earlier is None:
-        fit_tail(recognizer, linear, config, faces)
-        return Learner(recognizer)
-    learner, (finished, gate, _) = Learner(recognizer), load_trained(earlier)
-    made, own = finished.state_dict(), recognizer.state_dict()
-    recognizer.load_state_dict({name: made.get(name, value) for name, value in own.items()})
-    learner.gate.load_state_dict(gate.state_dict())
-    return learner
-
-
-def fit_tail(recognizer: Recognizer, linear: nn.Linear, config: Config, faces: Faces) -> None:
-    """Fits the tail to the base's, and the feature that stands for hidden places, on 8,000 clean faces."""
-    body = recognizer.body.eval().to(config.device)
-    rows = np.random.default_rng(config.seed).permutation(np.flatnonzero(~faces.tune))[:8000]
-    features = []
-    with torch.inference_mode(), torch.autocast(config.device, torch.bfloat16, enabled=config.bf16):
-        for first in range(0, len(rows), 64):
-            crops = to_tensor(faces.crops[np.sort(rows[first : first + 64])]).to(config.device)
-            features.append(body(crops)[1].half().cpu())
-    fit(recognizer.tail, linear, _Batches(features))
-    if recognizer.visible is not None:
-        recognizer.visible.mean.data = torch.stack([f.float().mean(0) for f in features]).mean(0)[None]
-
-
-class _Batches:
-    """Feature batches as float, as often as they are asked for."""
-
-    def __init__(self, batches: list[Tensor]) -> None:
-        self._batches = batches
-
-    def __iter__(self) -> Any:
-        return (b.float() for b in self._batches)
 
 
 def groups(learner: Learner, config: Config) -> list[dict[str, Any]]:
@@ -141,7 +99,7 @@ def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | 
     saved = (
         torch.load(out / "checkpoint.pt", map_location="cpu") if (out / "checkpoint.pt").is_file() else None
     )
-    learner = start(config, faces, earlier) if saved is None else Learner(_blank(config))
+    learner = start(config, faces, masks, earlier) if saved is None else Learner(blank(config))
     body = learner.recognizer.body
     assert isinstance(body, MobileNetV1)
     body.freeze(config.frozen_blocks)
@@ -258,20 +216,3 @@ def _save(path: Path, state: dict[str, Any]) -> None:
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
     partial.rename(path)
-
-
-def _blank(config: Config, *, visibility: bool = False) -> Recognizer:
-    """A recognizer of the config's shape, whose weights are to be loaded."""
-    return Recognizer(MobileNetV1(), config.parts, squeezed=config.squeezed, visibility=visibility)
-
-
-def load_trained(path: Path, *, visibility: bool = False) -> tuple[Recognizer, Gate, Config]:
-    """The averaged recognizer and gate of a finished run, in eval mode."""
-    if not path.is_file():
-        raise InputError(f"no finished run at {path}; `python -m export train` writes one at its end")
-    saved = torch.load(path, map_location="cpu")
-    config = Config.model_validate_json(saved["config"])
-    learner = Learner(_blank(config, visibility=visibility))
-    learner.load_state_dict(saved["state"])
-    learner.eval()
-    return learner.recognizer, learner.gate, config

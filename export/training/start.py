@@ -1,0 +1,111 @@
+"""What a training begins with: the base, or what an earlier run made of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edge_fr.errors import InputError
+from edge_fr.models import resolve
+from export.networks.backbone import MobileNetV1, load_sface
+from export.networks.gate import Gate
+from export.networks.recognizer import Recognizer
+from export.networks.tail import FactorisedTail, fit
+from export.training.blend import blend
+from export.training.config import Config
+from export.training.data import Faces
+from export.training.judge import degraded
+from export.training.lanes import Lanes
+from export.training.learner import Learner
+from export.training.masks import MaskRenderer
+from export.training.router_fit import fit_router
+from export.training.teacher import to_tensor
+
+
+def start(config: Config, faces: Faces, masks: MaskRenderer, earlier: Path | None) -> Learner:
+    """The networks before training: the base's body, and a tail fitted to the base's in closed form; or, of
+    the finished run at `earlier`, its gate and every part that both have. A body with adapters begins between
+    the two: see blend.py.
+    """
+    torch.manual_seed(config.seed)
+    body, linear = load_sface(resolve(config.base), adapters=config.parts.adapters)
+    recognizer = Recognizer(body, config.parts, squeezed=config.squeezed)
+    if earlier is None:
+        fit_tail(recognizer, linear, config, faces)
+        return Learner(recognizer)
+    learner, (finished, gate, before) = Learner(recognizer), load_trained(earlier)
+    made, own = finished.state_dict(), recognizer.state_dict()
+    alike = {name: value for name, value in made.items() if name in own and own[name].shape == value.shape}
+    if config.parts.adapters:
+        alike = {n: v for n, v in alike.items() if not n.startswith(("body.", "tail."))}
+    recognizer.load_state_dict({**own, **alike})
+    learner.gate.load_state_dict(gate.state_dict())
+    if body.router is not None:
+        fit_router(body.router, faces, config, masks)
+        features = _clean_features(body, config, faces)
+        begun = FactorisedTail(body.f4_channels, before.squeezed)
+        fit(begun, linear, features)
+        fit(recognizer.tail, linear, features)
+        rows = np.random.default_rng([config.seed, 2]).permutation(np.flatnonzero(~faces.tune))[:256]
+        small = [degraded(faces.crops[r], f"px{8 + i % 13}", masks, int(r)) for i, r in enumerate(rows)]
+        blend(recognizer, begun, finished, config.keep, to_tensor(np.stack(small)))
+    return learner
+
+
+def fit_tail(recognizer: Recognizer, linear: nn.Linear, config: Config, faces: Faces) -> None:
+    """Fits the tail to the base's, and the feature that stands for hidden places, on 8,000 clean faces."""
+    features = _clean_features(recognizer.body, config, faces)
+    fit(recognizer.tail, linear, features)
+    if recognizer.visible is not None:
+        means = torch.stack([batch.mean(0) for batch in features])
+        recognizer.visible.mean.data = means.mean(0)[None]
+
+
+def _clean_features(body: nn.Module, config: Config, faces: Faces) -> _Batches:
+    """F4 of 8,000 clean faces, in batches."""
+    body.eval().to(config.device)
+    rows = np.random.default_rng(config.seed).permutation(np.flatnonzero(~faces.tune))[:8000]
+    features = []
+    lanes = Lanes(body, config.threads if config.device == "cpu" else 1, bf16=config.bf16)
+    with torch.no_grad():
+        for first in range(0, len(rows), 64):
+            crops = to_tensor(faces.crops[np.sort(rows[first : first + 64])]).to(config.device)
+            features.append(lanes.forward(crops)[1].half().cpu())
+    body.cpu()
+    return _Batches(features)
+
+
+class _Batches:
+    """Feature batches as float, as often as they are asked for."""
+
+    def __init__(self, batches: list[Tensor]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Any:
+        return (b.float() for b in self._batches)
+
+
+def blank(config: Config, *, visibility: bool = False) -> Recognizer:
+    """A recognizer of the config's shape, whose weights are to be loaded."""
+    return Recognizer(
+        MobileNetV1(adapters=config.parts.adapters),
+        config.parts,
+        squeezed=config.squeezed,
+        visibility=visibility,
+    )
+
+
+def load_trained(path: Path, *, visibility: bool = False) -> tuple[Recognizer, Gate, Config]:
+    """The averaged recognizer and gate of a finished run, in eval mode."""
+    if not path.is_file():
+        raise InputError(f"no finished run at {path}; `python -m export train` writes one at its end")
+    saved = torch.load(path, map_location="cpu")
+    config = Config.model_validate_json(saved["config"])
+    learner = Learner(blank(config, visibility=visibility))
+    learner.load_state_dict(saved["state"])
+    learner.eval()
+    return learner.recognizer, learner.gate, config

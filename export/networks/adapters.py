@@ -1,7 +1,7 @@
 """What a body does otherwise for faces with little detail: low-rank corrections, blended in crop by crop.
 
 One set of weights for all faces is a compromise: what a body learns of 12-pixel faces it forgets of good
-ones. Here the body stays as it is for good faces, and its pointwise convolutions have corrections of low rank,
+ones. Here the body stays as it is for good faces, and its pointwise convolutions have low-rank corrections,
 
     y = W x + s B (A x + a),
 

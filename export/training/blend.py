@@ -1,8 +1,8 @@
 """A recognizer with adapters begins between two that have none: the base, and what training made of it.
 
 Body and tail go `keep` of the way from one to the other, as "Robust fine-tuning of zero-shot models"
-(arXiv 2109.01903) interpolates weights, and the adapters begin with as much of the rest of the body as they can
-hold. So good faces see a network that training has not led far, and poor ones nearly all that it has learned.
+(arXiv 2109.01903) interpolates weights, and the adapters begin with as much of the rest of the body as they
+can hold. So good faces see a network that training has not led far, and poor ones nearly all that it learned.
 """
 
 from __future__ import annotations

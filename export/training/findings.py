@@ -18,6 +18,8 @@ from edge_fr.engine import open_engine
 from edge_fr.errors import InputError
 from edge_fr.image import align, read_image
 from edge_fr.models import resolve
+from export.networks.adapters import DetailRouter
+from export.networks.backbone import MobileNetV1
 from export.networks.gate import Gate
 from export.networks.recognizer import Found, Recognizer
 from export.training import degradations
@@ -35,8 +37,8 @@ BATCH = 50
 def findings(
     run: Path, data: Path, cache: Path, *, masked: Path | None = None, count: int = 1500
 ) -> dict[str, object]:
-    """The gate's rank correlation with the index, the fusion's share of the global branch by kind of
-    degradation, and how well `mask_prob` tells real masks from bare faces.
+    """The gate's rank correlation with the index, the fusion's share of the global branch and the adapters'
+    share by kind of degradation, and how well `mask_prob` tells real masks from bare faces.
 
     `masked` is a folder of photographs of people in masks, one face each or more; they are found and
     aligned as the runtime does it. `count` bounds the held-out faces.
@@ -55,6 +57,8 @@ def findings(
     }
     if recognizer.lgf is not None:
         result["global_share"] = global_shares(recognizer, crops[:400], renderer)
+    if isinstance(recognizer.body, MobileNetV1) and recognizer.body.router is not None:
+        result["adapters_share"] = adapters_shares(recognizer.body.router, crops[:400], renderer)
     if masked is not None and recognizer.foci is not None:
         result["mask_prob"] = mask_separation(recognizer, crops, masked)
     return result
@@ -135,6 +139,19 @@ def global_shares(
                 for name, vectors in (("fused", fused), ("global", whole), ("local", part))
             },
         }
+    return result
+
+
+def adapters_shares(
+    router: DetailRouter, crops: NDArray[np.uint8], renderer: MaskRenderer
+) -> dict[str, dict[str, float]]:
+    """By kind of degradation the mean and spread of the share s that the adapters have."""
+    result = {}
+    for kind, change in kinds(renderer).items():
+        changed = [change(crop, np.random.default_rng([3, i])) for i, crop in enumerate(crops)]
+        with torch.inference_mode():
+            share = torch.sigmoid(router(to_tensor(np.stack(changed))))
+        result[kind] = {"share": float(share.mean()), "spread": float(share.std())}
     return result
 
 

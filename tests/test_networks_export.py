@@ -1,6 +1,7 @@
 """What leaves for the runtime: plain operators, torch's own answers, and a card."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import drawn_weights
@@ -57,9 +58,13 @@ def stirred(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-@pytest.mark.parametrize("body", [MobileNetV1, MobileFaceNet], ids=lambda b: b.__name__)
+@pytest.mark.parametrize(
+    "body",
+    [MobileNetV1, partial(MobileNetV1, adapters=True), MobileFaceNet],
+    ids=["MobileNetV1", "with adapters", "MobileFaceNet"],
+)
 def test_the_exported_recognizer_uses_plain_operators_only_and_answers_what_torch_answers(
-    tmp_path: Path, body: type[nn.Module]
+    tmp_path: Path, body: Callable[[], nn.Module]
 ) -> None:
     torch.manual_seed(0)
     recognizer = stirred(

@@ -84,10 +84,15 @@ def multiply_adds(network: nn.Module) -> int:
     return total
 
 
-def test_the_recognizer_and_the_gate_keep_their_budgets() -> None:
-    body = MobileNetV1()
-    sface = multiply_adds(body) + 50176 * 128  # and its fully connected tail
-    recognizer, gate = Recognizer(body, ALL), Gate()
+@pytest.mark.parametrize(
+    ("parts", "squeezed"),
+    [(ALL, 128), (Parts(adapters=True), 184)],
+    ids=["every part of the papers", "as shipped"],
+)
+def test_the_recognizer_and_the_gate_keep_their_budgets(parts: Parts, squeezed: int) -> None:
+    sface = multiply_adds(MobileNetV1()) + 50176 * 128  # and its fully connected tail
+    recognizer = Recognizer(MobileNetV1(adapters=parts.adapters), parts, squeezed=squeezed)
+    gate = Gate()
     ours = multiply_adds(recognizer)
     assert ours <= 1.1 * sface
     assert multiply_adds(gate) <= 0.05 * ours

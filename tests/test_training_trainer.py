@@ -170,15 +170,14 @@ def test_adapters_are_begun_from_a_run_without_and_learn_alone(workplace: Path) 
         "frozen_blocks": 13,
         "tail_lr": 0.0,
     }
-    runs = [
-        train(
-            config(workplace, steps=steps, router_views=128, **both),
-            data=workplace,
-            out=workplace / f"adapted-{steps}",
-            cache=cache,
-        )
-        for steps in (0, 2)
-    ]
+
+    def adapted(steps: int, stop_at: int | None = None) -> Path:
+        made = config(workplace, steps=steps, router_views=128, **both)
+        out = workplace / f"adapted-{steps}"
+        return train(made, data=workplace, out=out, cache=cache, stop_at=stop_at)
+
+    adapted(2, stop_at=1)  # and then resumed
+    runs = [adapted(0), adapted(2)]
     before, after = (load_trained(run)[0].state_dict() for run in runs)
     changed = {".".join(name.split(".")[:2]) for name in before if not torch.equal(before[name], after[name])}
     assert "body.adapters" in changed

@@ -138,8 +138,8 @@ class MobileNetV1(nn.Module):
         s = torch.sigmoid(self.router(crops))  # N x 1 x 1 x 1
         adapters = iter(self.adapters)
 
-        def adapted(x: Tensor, blocks: nn.Sequential) -> Tensor:
-            for block in blocks:
+        def adapted(x: Tensor, blocks: nn.Module) -> Tensor:
+            for block in cast(nn.Sequential, blocks):
                 depthwise, pointwise = cast(nn.Sequential, block)
                 x = depthwise(x)
                 x = pointwise(x, next(adapters)(x, s))

@@ -52,7 +52,7 @@ def _move_tail(new: FactorisedTail, begun: FactorisedTail, trained: FactorisedTa
     by_channel = drift.repeat_interleave(49), sign.repeat_interleave(49)
     project = trained.project.weight * by_channel[0] - begun.project.weight
     new.project.weight[:, -kept * 49 :] += keep * project * by_channel[1]
-    new.project.bias += keep * (trained.project.bias - begun.project.bias)
+    new.project.bias.add_(keep * (trained.project.bias - begun.project.bias))
 
 
 def _pointwise(body: MobileNetV1) -> list[Tensor]:

@@ -39,10 +39,9 @@ def start(config: Config, faces: Faces, masks: MaskRenderer, earlier: Path | Non
         return Learner(recognizer)
     learner, (finished, gate, before) = Learner(recognizer), load_trained(earlier)
     made, own = finished.state_dict(), recognizer.state_dict()
-    alike = {name: value for name, value in made.items() if name in own and own[name].shape == value.shape}
-    if config.parts.adapters:
-        alike = {n: v for n, v in alike.items() if not n.startswith(("body.", "tail."))}
-    recognizer.load_state_dict({**own, **alike})
+    blended = ("body.", "tail.") if config.parts.adapters else ()
+    taken = {name: value for name, value in made.items() if name in own and not name.startswith(blended)}
+    recognizer.load_state_dict({**own, **taken})
     learner.gate.load_state_dict(gate.state_dict())
     if body.router is not None:
         fit_router(body.router, faces, config, masks)

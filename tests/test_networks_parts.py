@@ -16,6 +16,7 @@ from export.networks.mask_attention import (
 from export.networks.recognizability import (
     IndexTarget,
     PerceptibilityAttention,
+    Projection,
     RecognizabilityHead,
     diversion_loss,
     index_loss,
@@ -148,6 +149,13 @@ def test_the_projection_target_does_not_point_at_the_centre() -> None:
     centre, v = unit([0.0, 0.0, 1.0]), unit([1.0, 0.0, 1.0])
     assert projection_loss(unit([1.0, 0.0, 0.0]), v, centre) == pytest.approx(0.0, abs=1e-6)
     assert projection_loss(v, v, centre) > 0.1
+
+
+def test_a_projection_takes_away_what_points_at_its_centre_and_at_first_nothing() -> None:
+    projection, v = Projection(3), unit([1.0, 2.0, 2.0], [0.0, 3.0, 0.5])
+    torch.testing.assert_close(projection(v), v)
+    projection.centre.copy_(unit([0.0, 0.0, 1.0]))
+    torch.testing.assert_close(projection(v), unit([1.0, 2.0, 0.0], [0.0, 1.0, 0.0]))
 
 
 def test_the_index_loss_is_zero_at_the_target_only() -> None:

@@ -46,6 +46,7 @@ def test_new_attentions_leave_the_features_as_they_were() -> None:
         (ALL.model_copy(update={"perceptibility": False}), {"perceptibility"}),
         (ALL.model_copy(update={"fusion": False}), {"lgf"}),
         (ALL.model_copy(update={"local": False, "fusion": False}), {"mhms", "lgf"}),
+        (ALL.model_copy(update={"projection": True}), set()),
         (Parts(), {"perceptibility", "mhms", "lgf"}),
     ],
 )
@@ -86,7 +87,7 @@ def multiply_adds(network: nn.Module) -> int:
 
 @pytest.mark.parametrize(
     ("parts", "squeezed"),
-    [(ALL, 128), (Parts(adapters=True), 184)],
+    [(ALL, 128), (Parts(adapters=True, projection=True), 184)],
     ids=["every part of the papers", "as shipped"],
 )
 def test_the_recognizer_and_the_gate_keep_their_budgets(parts: Parts, squeezed: int) -> None:

@@ -9,14 +9,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edge_fr.errors import InputError, ModelError
 from export.networks.backbone import SFACE_BLOCKS, load_sface
 from export.networks.recognizer import Parts
+from export.training import trainer
 from export.training.config import Config, read_config
-from export.training.data import Source
+from export.training.data import Faces, Source
 from export.training.degradations import Recipe
+from export.training.learner import Lesson, lesson
 from export.training.start import load_trained
 from export.training.trainer import rate, train
 
@@ -186,6 +189,47 @@ def test_adapters_are_begun_from_a_run_without_and_learn_alone(workplace: Path) 
     base = load_sface(workplace / "base.onnx")[0].state_dict()
     for name in ("to_f3.4.1.conv.weight", "to_f4.1.1.conv.bias"):
         torch.testing.assert_close(before[f"body.{name}"], (made[f"body.{name}"] + base[name]) / 2)
+
+
+def test_a_run_goes_on_from_adapters_with_a_projection_that_is_taken_of_the_teacher_too(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = workplace / "projected"
+    shared = {"squeezed": 10, "frozen_blocks": 13, "tail_lr": 0.0, "threads": 1}
+    first = config(workplace, name="first", steps=0, parts=Parts(), squeezed=10)
+    second = config(
+        workplace,
+        name="second",
+        steps=0,
+        router_views=128,
+        begin=first,
+        parts=Parts(adapters=True),
+        **shared,
+    )
+    made = config(workplace, steps=2, begin=second, parts=Parts(adapters=True, projection=True), **shared)
+    teachers = []
+
+    def spy(faces: Faces, teacher: NDArray[np.float32], device: str) -> Lesson:
+        teachers.append(torch.from_numpy(teacher))
+        return lesson(faces, teacher, device)
+
+    monkeypatch.setattr(trainer, "lesson", spy)
+    out = workplace / "with-projection"
+    train(made, data=workplace, out=out, cache=cache, stop_at=1)
+    recognizer, _, _ = load_trained(train(made, data=workplace, out=out, cache=cache))
+    assert recognizer.projection is not None
+    centre = recognizer.projection.centre
+    assert float(centre.norm()) == pytest.approx(1, abs=1e-5)
+    for teacher in teachers[-2:]:  # of the run as begun, and as resumed
+        assert float((teacher @ centre.T).abs().max()) < 1e-5
+        torch.testing.assert_close(teacher.norm(dim=1), torch.ones(len(teacher)))
+    with torch.inference_mode():
+        embedding = recognizer.find(torch.rand(3, 3, 112, 112) * 255).embedding
+    assert float((embedding @ centre.T).abs().max()) < 1e-5
+    begun = load_trained(cache / "runs" / "second" / "recognizer.pt")[0].state_dict()
+    taken = recognizer.state_dict()
+    same = {name for name in begun if torch.equal(begun[name], taken[name])}
+    assert {name for name in begun if name.startswith(("body.to_", "body.router", "tail"))} <= same
 
 
 def test_the_last_fit_changes_the_index_and_the_gate_and_nothing_else(workplace: Path) -> None:

@@ -7,8 +7,10 @@ identity c and u the centre of the unrecognisable faces:
     d_P = 1 - v.w_y    d_N = 1 - max_{c != y} v.w_c    d_U = 1 - v.u    xi = d_U d_N / (d_P + eps)
 
 Departures: prototypes are the frozen teacher's class means, not a classifier's rows (there are few
-identities); the head regresses t = sigmoid(k (log xi - mean)), which is bounded, instead of xi, and in the
-end another target, for which export/training/index_fit.py has the reason. The index-diversion loss and the
+identities); the projection away from u, which trains the paper's attention, is here made of the embedding
+itself as well (`Projection`), with u the centre of faces that are hardly recognisable; the head regresses
+t = sigmoid(k (log xi - mean)), which is bounded, instead of xi, and in the end another target, for which
+export/training/index_fit.py has the reason. The index-diversion loss and the
 projection away from u are reconstructed from descriptions of the paper; eps, k and the sizes of head and
 attention are ours.
 """
@@ -25,6 +27,29 @@ from torch.nn import functional
 from export.networks.lgaf import length
 
 EPS = 1e-3
+
+
+def away_from(v: Tensor, centre: Tensor) -> Tensor:
+    """v' = norm(v - (v.u) u) of unit embeddings N x D; `centre` is u, 1 x D, unit length."""
+    away = v - (v * centre).sum(1, keepdim=True) * centre
+    return away / length(away)
+
+
+class Projection(nn.Module):
+    """Unit embeddings N x D -> the same without what points at `centre`.
+
+    The poorer a face, the more its embedding is that of any poor face. This part of it says how good the
+    picture is, not who is on it, and makes different people look alike.
+    """
+
+    centre: Tensor  # u, 1 x D, unit length; zeros take nothing away
+
+    def __init__(self, size: int = 128) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(1, size))
+
+    def forward(self, v: Tensor) -> Tensor:
+        return away_from(v, self.centre)
 
 
 class PerceptibilityAttention(nn.Module):
@@ -158,6 +183,5 @@ def diversion_loss(logit: Tensor, statistics: Tensor, recognisable: Tensor, tau:
 
 def projection_loss(v_attn: Tensor, v: Tensor, centre: Tensor) -> Tensor:
     """Squared distance of v_attn to v' = norm(v - (v.u) u), v detached: what of v does not point at u."""
-    v = v.detach()
-    away = v - (v @ centre.T) * centre
-    return ((v_attn - away / length(away)) ** 2).sum(1).mean() * math.sqrt(1 / v.shape[1])
+    away = away_from(v.detach(), centre)
+    return ((v_attn - away) ** 2).sum(1).mean() * math.sqrt(1 / v.shape[1])

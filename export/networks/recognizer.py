@@ -2,7 +2,8 @@
 
     crops -> body -> F3 --mask attention--> what is visible
                   -> F4 --(hidden places)--(perceptibility attention)--> F4'
-    F4' -> tail -> f_g, F4' -> MHMS -> f_l;  LGF fuses both -> embedding;  (f_g, F4') -> recognizability index
+    F4' -> tail -> f_g, F4' -> MHMS -> f_l;  LGF fuses both --(projection)--> embedding
+    (f_g, F4') -> recognizability index
 
 Every part can be left out, for ablation and for budgets. New attentions change nothing at first: each is
 blended in by a weight that starts at zero. A new local branch does: it has a twentieth of the embedding (a
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from export.networks.lgaf import Local, LocalGlobalFusion, MultiHeadMultiScale, length
 from export.networks.mask_attention import Attention, MultiFocalAttention, VisibleFeatures
-from export.networks.recognizability import PerceptibilityAttention, RecognizabilityHead
+from export.networks.recognizability import PerceptibilityAttention, Projection, RecognizabilityHead
 from export.networks.tail import FactorisedTail
 
 Body = nn.Module  # crops -> (F3, F4), with f3_channels and f4_channels: see backbone.py
@@ -38,6 +39,7 @@ class Parts(BaseModel):
     local: bool = False  # MHMS; without `fusion` it is averaged in at a fixed share
     fusion: bool = False  # LGF
     adapters: bool = False  # of the body, for faces with little detail; they need a run to begin with
+    projection: bool = False  # of the embedding, away from that of poor faces
 
 
 class Found(NamedTuple):
@@ -80,6 +82,7 @@ class Recognizer(nn.Module):
         self.perceptibility = PerceptibilityAttention(f4, size) if parts.perceptibility else None
         self.mhms = MultiHeadMultiScale(f4, size=size) if parts.local else None
         self.lgf = LocalGlobalFusion() if parts.local and parts.fusion else None
+        self.projection = Projection(size) if parts.projection else None
 
     def outputs(self) -> list[str]:
         """The names of what `forward` answers, without what is None."""
@@ -110,6 +113,8 @@ class Recognizer(nn.Module):
             else:
                 fused = 0.9 * f_global / length(f_global) + 0.1 * local.feature / length(local.feature)
                 embedding = fused / length(fused)
+        if self.projection is not None:
+            embedding = self.projection(embedding)
         return Found(embedding, f_global, f4, self.index(f_global, f4), attention, attended, local, share)
 
     def forward(self, crops: Tensor) -> Deployed:

@@ -84,7 +84,7 @@ def _fit(adapter: Adapter, change: Tensor, moment: Tensor) -> None:
     spread = change.double() @ moment.double() @ change.double().T
     basis = torch.linalg.eigh(spread)[1][:, -rank:].float()  # O x rank
     down = basis.T @ change  # rank x I + 1
-    scale = down.norm(dim=1).sqrt()  # both factors alike, as one learning rate is for both
+    scale = down.norm(dim=1).sqrt().clamp_min(1e-6)  # both factors alike, as one learning rate is for both
     adapter.up.weight.copy_((basis * scale)[:, :, None, None])
     adapter.down.weight.copy_((down[:, :-1] / scale[:, None])[:, :, None, None])
     cast(Tensor, adapter.down.bias).copy_(down[:, -1] / scale)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from edge_fr.errors import InputError
 from edge_fr.models import resolve
 from export.networks.backbone import MobileNetV1
+from export.networks.recognizability import away_from
 from export.networks.recognizer import Recognizer
 from export.training.config import Config
 from export.training.data import Faces, pack
@@ -91,7 +92,6 @@ def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | 
     teacher = teach(
         faces, resolve(config.base), cache, device=config.device, threads=threads, bf16=config.bf16
     )
-    lessons = lesson(faces, teacher, config.device)
     masks = MaskRenderer(data / config.mask_templates if config.mask_templates else None)
     loader = Loader(
         faces, [s.share for s in config.sources], config.recipe, masks, batch=config.batch, seed=config.seed
@@ -114,6 +114,10 @@ def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | 
         torch.set_rng_state(saved["rng"])
         first = int(saved["step"])
         console.print(f"resuming {out} at step {first}")
+    projection = learner.recognizer.projection
+    if projection is not None:
+        teacher = away_from(torch.from_numpy(teacher), projection.centre.cpu()).numpy()
+    lessons = lesson(faces, teacher, config.device)
     lanes = Lanes(body, threads, bf16=config.bf16)
     last = min(config.steps, stop_at or config.steps)
     weights = {**config.weights.model_dump(), "gate": 1.0}

@@ -107,12 +107,14 @@ class Camera:
 
     @property
     def state(self) -> State:
-        return self._link.state
+        with self._news:  # whoever sees FAILED finds `error` set
+            return self._link.state
 
     @property
     def reason(self) -> str:
         """Why it is not RUNNING; empty while it is."""
-        return self._link.reason
+        with self._news:
+            return self._link.reason
 
     @property
     def over(self) -> bool:

@@ -104,7 +104,8 @@ def test_the_size_and_the_metres_said_are_those_that_part_the_looks_best(clip: A
     accepted = np.array([look.accepted for look in clear])
     candidates = np.geomspace(1.4, 15, 300)
     wrong = np.array([int((accepted != (metres <= far)).sum()) for far in candidates])
-    best = candidates[wrong == wrong.min()]
+    # The two differ in how far away they are recognizable; between these it hardly matters where to part.
+    best = candidates[wrong <= wrong.min() + 0.01 * len(clear)]
     figures = clip.gathering.figures
     sentence = next(s.text for s in limits(figures, LENS) if s.text.startswith("Below"))
     told_m = float(sentence.split("up to ")[1].split(" m away")[0])

@@ -11,7 +11,6 @@ from export.training.findings import spearman
 from export.training.index_fit import (
     LEAST,
     LEAST_HELD_OUT,
-    MATCH,
     Views,
     calibrate,
     chances,
@@ -23,7 +22,7 @@ X, Y = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
 
 
 def asked(v: list[torch.Tensor], drawn: Views, teacher: list[torch.Tensor], label: list[int]) -> torch.Tensor:
-    return chances(torch.stack(v), drawn, torch.stack(teacher), torch.tensor(label), MATCH)
+    return chances(torch.stack(v), drawn, torch.stack(teacher), torch.tensor(label), 0.5)
 
 
 def views(row: list[int], hopeless: list[bool] | None = None) -> Views:

@@ -10,9 +10,8 @@ Departures: prototypes are the frozen teacher's class means, not a classifier's 
 identities); the projection away from u, which trains the paper's attention, is here made of the embedding
 itself as well (`Projection`), with u the centre of faces that are hardly recognisable; the head regresses
 t = sigmoid(k (log xi - mean)), which is bounded, instead of xi, and in the end another target, for which
-export/training/index_fit.py has the reason. The index-diversion loss and the
-projection away from u are reconstructed from descriptions of the paper; eps, k and the sizes of head and
-attention are ours.
+export/training/index_fit.py has the reason. The index-diversion loss and the projection away from u are
+reconstructed from descriptions of the paper; eps, k and the sizes of head and attention are ours.
 """
 
 from __future__ import annotations

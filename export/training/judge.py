@@ -39,6 +39,17 @@ def held_out_rows(faces: Faces, count: int, *, sources: tuple[int, ...]) -> NDAr
     return np.random.default_rng(0).permutation(rows)[:count]
 
 
+def embeddings(
+    embed: Embed, faces: Faces, rows: NDArray[np.int64], masks: MaskRenderer, condition: str
+) -> NDArray[np.float32]:
+    """What `embed` answers to those faces under the condition, in batches: N x D."""
+    found = []
+    for start in range(0, len(rows), 50):
+        crops = [degraded(faces.crops[r], condition, masks, int(r)) for r in rows[start : start + 50]]
+        found.append(embed(to_tensor(np.stack(crops))).cpu().numpy())
+    return np.concatenate(found)
+
+
 def judge(
     embed: Embed,
     faces: Faces,
@@ -49,14 +60,6 @@ def judge(
     """Over all pairs of a clean face with another one under the condition: TAR at FAR 1e-2 and 1e-3, and the
     FAR at the score that clean strangers reach once in 1,000: how a threshold found on good pictures holds.
     """
-
-    def embeddings(condition: str) -> NDArray[np.float32]:
-        found = []
-        for start in range(0, len(rows), 50):
-            crops = [degraded(faces.crops[r], condition, masks, int(r)) for r in rows[start : start + 50]]
-            found.append(embed(to_tensor(np.stack(crops))).cpu().numpy())
-        return np.concatenate(found)
-
     people = faces.identity[rows]
     if len(np.unique(people)) < 2:
         raise InputError(
@@ -65,12 +68,16 @@ def judge(
         )
     same = (people[:, None] == people) & ~np.eye(len(rows), dtype=bool)
     other = people[:, None] != people
-    clean = embeddings("clean")
-    threshold = np.quantile((clean @ clean.T)[other], 1 - 1e-3)
+    clean = embeddings(embed, faces, rows, masks, "clean")
+    good = clean @ clean.T
+    threshold = np.quantile(good[other], 1 - 1e-3)
     results = {}
     with torch.inference_mode():
         for condition in conditions:
-            scores = clean @ (clean if condition == "clean" else embeddings(condition)).T
+            if condition == "clean":
+                scores = good
+            else:
+                scores = clean @ embeddings(embed, faces, rows, masks, condition).T
             genuine, impostor = scores[same], scores[other]
             results[condition] = {
                 f"tar_at_far_{name}": float((genuine > np.quantile(impostor, 1 - far)).mean())

@@ -20,7 +20,7 @@ from export.networks.tail import FactorisedTail, fit
 from export.training.blend import blend
 from export.training.config import Config
 from export.training.data import Faces
-from export.training.judge import degraded
+from export.training.judge import degraded, embeddings
 from export.training.lanes import Lanes
 from export.training.learner import Learner
 from export.training.masks import MaskRenderer
@@ -80,11 +80,8 @@ def poor_centre(recognizer: Recognizer, config: Config, faces: Faces, masks: Mas
     """The mean direction (1 x D) of 1,000 training faces at POOR_PX pixels."""
     recognizer.eval()
     rows = np.random.default_rng([config.seed, 3]).permutation(np.flatnonzero(~faces.tune))[:1000]
-    found = []
-    for first in range(0, len(rows), 50):
-        crops = [degraded(faces.crops[r], f"px{POOR_PX}", masks, int(r)) for r in rows[first : first + 50]]
-        found.append(recognizer.find(to_tensor(np.stack(crops))).embedding)
-    return functional.normalize(torch.cat(found).mean(0, keepdim=True))
+    found = embeddings(lambda crops: recognizer.find(crops).embedding, faces, rows, masks, f"px{POOR_PX}")
+    return functional.normalize(torch.from_numpy(found).mean(0, keepdim=True))
 
 
 def fit_tail(recognizer: Recognizer, linear: nn.Linear, config: Config, faces: Faces) -> None:

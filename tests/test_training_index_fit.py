@@ -1,12 +1,17 @@
 """The last fit of the index: whom it asks, and that head and gate learn what is there to be learned."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from edge_fr.errors import InputError
 from export.networks.gate import Gate
 from export.networks.recognizability import RecognizabilityHead
+from export.training.config import Config
+from export.training.data import Faces
 from export.training.findings import spearman
 from export.training.index_fit import (
     LEAST,
@@ -16,7 +21,9 @@ from export.training.index_fit import (
     chances,
     fit_gate,
     fit_head,
+    stranger_cosines,
 )
+from export.training.masks import MaskRenderer
 
 X, Y = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
 
@@ -44,6 +51,32 @@ def test_who_has_no_other_picture_is_unknown_and_hopeless_views_match_nobody() -
     share = asked([X, X, X, X], drawn, [X, X, X, X], [7, 7, 8, -1])
     assert torch.isnan(share).tolist() == [True, False, False, True]
     assert share[1:3].tolist() == pytest.approx([0, 1], abs=1e-4)
+
+
+class Told:
+    """A recognizer that reads an embedding off the crop's grey level."""
+
+    def __init__(self, v: torch.Tensor) -> None:
+        self._v = v
+
+    def find(self, crops: torch.Tensor, *, bf16: bool) -> SimpleNamespace:
+        return SimpleNamespace(embedding=self._v[crops[:, 0, 0, 0].long()])
+
+
+def test_strangers_are_compared_by_one_picture_each_and_the_unnamed_not_at_all() -> None:
+    v = functional.normalize(torch.randn(201, 8, generator=torch.Generator().manual_seed(0)))
+    number = np.arange(201).repeat(2)
+    who = np.where(number < 200, number, -1)
+    crops = np.broadcast_to(number.astype(np.uint8)[:, None, None, None], (402, 112, 112, 3))
+    faces = Faces(crops, np.zeros(402, np.int64), who, np.zeros(402, bool), "drawn")
+    config = Config(name="drawn", sources=[], steps=0, bf16=False)
+    learned, promised = stranger_cosines(Told(v), faces, config, MaskRenderer(None))  # type: ignore[arg-type]
+    pairs = (v[:200] @ v[:200].T)[torch.triu_indices(200, 200, 1).unbind()].numpy()  # 19,900
+    assert int((pairs >= learned).sum()) == pytest.approx(19.9, abs=1)
+    assert int((pairs >= promised).sum()) == pytest.approx(1.99, abs=1)
+    alone = Faces(crops, faces.source, np.where(who == 0, 0, -1), faces.tune, "drawn")
+    with pytest.raises(InputError, match="1 people with names"):
+        stranger_cosines(Told(v), alone, config, MaskRenderer(None))  # type: ignore[arg-type]
 
 
 def test_the_head_learns_the_shares_from_inputs_of_any_scale_and_passes_over_the_unknown() -> None:

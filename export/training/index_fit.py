@@ -29,7 +29,7 @@ from export.networks.recognizer import Recognizer
 from export.training.config import Config
 from export.training.data import Faces
 from export.training.degradations import view
-from export.training.judge import embeddings
+from export.training.judge import embedder, embeddings
 from export.training.learner import Lesson, labels
 from export.training.masks import MaskRenderer
 from export.training.teacher import to_tensor
@@ -76,12 +76,8 @@ def stranger_cosines(
     first = named[np.unique(faces.identity[named], return_index=True)[1]]
     rows = np.random.default_rng([config.seed, 4]).permutation(first)[:STRANGERS]
     _enough(len(rows), "people with names", 2)
-
-    def embed(crops: Tensor) -> Tensor:
-        return recognizer.find(crops.to(config.device), bf16=config.bf16).embedding
-
-    with torch.inference_mode():
-        v = embeddings(embed, faces, rows, masks, "clean")
+    embed = embedder(recognizer, device=config.device, bf16=config.bf16)
+    v = embeddings(embed, faces, rows, masks, "clean")
     cosines = (v @ v.T)[np.triu_indices(len(v), 1)]
     learned, promised = np.quantile(cosines, [1 - LEARNED, 1 - PROMISED])
     return float(learned), float(promised)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from edge_fr.errors import InputError
+from export.networks.recognizer import Recognizer
 from export.training.data import Faces
 from export.training.masks import MaskRenderer
 from export.training.teacher import to_tensor
@@ -37,6 +38,16 @@ def held_out_rows(faces: Faces, count: int, *, sources: tuple[int, ...]) -> NDAr
     names, counts = np.unique(faces.identity[candidates], return_counts=True)
     rows = candidates[np.isin(faces.identity[candidates], names[counts >= 4])]
     return np.random.default_rng(0).permutation(rows)[:count]
+
+
+def embedder(recognizer: Recognizer, *, device: str = "cpu", bf16: bool = False) -> Embed:
+    """The recognizer's embedding alone, without gradients, for crops that lie on any device."""
+
+    def embed(crops: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return recognizer.find(crops.to(device), bf16=bf16).embedding
+
+    return embed
 
 
 def embeddings(

@@ -20,7 +20,7 @@ from export.networks.tail import FactorisedTail, fit
 from export.training.blend import blend
 from export.training.config import Config
 from export.training.data import Faces
-from export.training.judge import degraded, embeddings
+from export.training.judge import degraded, embedder, embeddings
 from export.training.lanes import Lanes
 from export.training.learner import Learner
 from export.training.masks import MaskRenderer
@@ -75,12 +75,11 @@ def _take_over(
         blend(recognizer, begun, finished, config.keep, to_tensor(np.stack(small)))
 
 
-@torch.no_grad()
 def poor_centre(recognizer: Recognizer, config: Config, faces: Faces, masks: MaskRenderer) -> Tensor:
     """The mean direction (1 x D) of 1,000 training faces at POOR_PX pixels."""
     recognizer.eval()
     rows = np.random.default_rng([config.seed, 3]).permutation(np.flatnonzero(~faces.tune))[:1000]
-    found = embeddings(lambda crops: recognizer.find(crops).embedding, faces, rows, masks, f"px{POOR_PX}")
+    found = embeddings(embedder(recognizer), faces, rows, masks, f"px{POOR_PX}")
     return functional.normalize(torch.from_numpy(found).mean(0, keepdim=True))
 
 

@@ -27,7 +27,7 @@ from export.networks.recognizer import Recognizer
 from export.training.config import Config
 from export.training.data import Faces, pack
 from export.training.index_fit import fit_index
-from export.training.judge import held_out_rows, judge
+from export.training.judge import embedder, held_out_rows, judge
 from export.training.lanes import Lanes
 from export.training.learner import Learner, lesson
 from export.training.loader import Batch, Loader
@@ -182,12 +182,7 @@ def _judge(
     recognizer: Recognizer, faces: Faces, masks: MaskRenderer, config: Config, path: Path, step: int
 ) -> None:
     named = tuple(i for i, s in enumerate(config.sources) if s.identities and s.layout == "aligned")
-
-    def embed(crops: Tensor) -> Tensor:
-        with torch.inference_mode():
-            crops = crops.to(config.device)
-            return recognizer.find(crops, bf16=config.bf16).embedding
-
+    embed = embedder(recognizer, device=config.device, bf16=config.bf16)
     found = judge(embed, faces, held_out_rows(faces, 400, sources=named), masks)
     with path.open("a") as file:
         file.write(json.dumps({"step": step, **found}) + "\n")

@@ -70,6 +70,16 @@ class Embedder:
             raise EngineError(f"{self.card.name} gave an embedding of length zero")
         return Embeddings(vectors / norms, scores.get("ri"), scores.get("mask_prob"), norms[:, 0])
 
+    def templates(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What a gallery keeps of (N, 112, 112, 3) uint8 BGR crops: (N, D) float32 of unit length, the
+        direction between the embeddings of each crop and of its mirror image.
+
+        Which side of the face is lit and turned to the camera counts for less in it, so that poor pictures
+        find it more often; strangers reach it with a score that is .001 higher. Costs two embeddings.
+        """
+        both = self.embed(crops).vectors + self.embed(np.ascontiguousarray(crops[:, :, ::-1])).vectors
+        return np.asarray(both / np.linalg.norm(both, axis=1, keepdims=True), np.float32)
+
     def __call__(self, frame: Frame, faces: Faces) -> Faces:
         """Fills embeddings (and ri, mask_prob where the model has them) of the selected rows."""
         return self.embed_many([faces])[0]

@@ -154,6 +154,9 @@ class Recognizer:
     ) -> Enrollment:
         """Adds each picture that shows one good face; EnrollmentError when none of them does.
 
+        What is kept of a face is the template of its crop and the mirror image of that, see
+        `Embedder.templates`: a search for the same picture scores a little less than 1.
+
         Refused, with the reason: no face, several faces, a face too poor to keep, a face that is
         someone else's who is enrolled, one that does not look like this identity's other pictures, and
         one that wears a mask; `force` keeps the last three.
@@ -173,8 +176,9 @@ class Recognizer:
             except (EnrollmentError, ImageError) as error:
                 refused.append((name, str(error)))
                 continue
-            assert face.embedding is not None  # the gate let it through
-            self.gallery.add(identity, face.embedding[None], qualities=[face.worth], sources=[name])
+            assert face.crop is not None  # it was embedded from it
+            template = self._embedder.templates(face.crop[None])
+            self.gallery.add(identity, template, qualities=[face.worth], sources=[name])
             kept.append(name)
         if not kept:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in refused) or "no picture given"

@@ -52,6 +52,18 @@ def test_embeddings_have_unit_length_and_keep_their_order() -> None:
     assert result.mask_prob is None
 
 
+def test_a_template_is_the_direction_between_a_crop_and_its_mirror_image() -> None:
+    def left_and_right(feeds: Feeds) -> dict[str, NDArray[np.float32]]:
+        halves = [feeds["x"][..., half].mean(axis=(1, 2, 3)) for half in (slice(56), slice(56, None))]
+        return {"embedding": np.stack([*halves, *halves], axis=1).astype(np.float32)}
+
+    lit_from_the_left, dark = crops_of((80, 80, 80), (0, 0, 0))
+    lit_from_the_left[:, 56:] = 0
+    dark[:, 56:] = 7
+    found = Embedder(FakeEngine(left_and_right)).templates(np.stack([lit_from_the_left, dark]))
+    assert found == pytest.approx(np.full((2, 4), 0.5))
+
+
 def test_many_crops_go_in_batches_and_none_in_none() -> None:
     engine = FakeEngine(mean_colour)
     embedder = Embedder(engine, max_batch=2)

@@ -77,6 +77,18 @@ def test_a_person_is_verified_from_another_shot_and_a_stranger_is_not(recognizer
     assert other.score < same.threshold <= same.score
 
 
+def test_what_is_enrolled_lies_between_the_face_and_its_mirror_image(recognizer: Recognizer) -> None:
+    recognizer.enroll("Eileen", COLLINS_PHOTO)
+    (face,) = recognizer.analyze(COLLINS_PHOTO)
+    assert face.crop is not None
+    embedder = Embedder(open_engine(resolve("recognizer")))
+    image, mirrored = embedder.embed(np.stack([face.crop, face.crop[:, ::-1]])).vectors
+    assert image @ mirrored < 0.99
+    (template,) = recognizer.gallery.templates("Eileen")
+    assert template @ image == pytest.approx(template @ mirrored, abs=1e-4)
+    assert template @ image == pytest.approx(((1 + image @ mirrored) / 2) ** 0.5, abs=1e-4)
+
+
 def test_each_face_of_a_picture_gets_its_own_answer_largest_first(recognizer: Recognizer) -> None:
     recognizer.enroll("Eileen", COLLINS_PHOTO)
     height = 300

@@ -46,7 +46,7 @@ def score_threshold(card: ModelCard, target_fpir: float, gallery_size: int) -> T
     `gallery_size` counts comparisons, hence templates (`Gallery.template_count`), not people; an empty
     gallery counts as 1. Between measured rates the score is linear in log10(rate). A rate more frequent
     than every measured one takes the score of the most frequent, which is stricter than asked. A score
-    of 1.0 means that the target is out of this model's reach: only the enrolled picture itself matches.
+    of 1.0 means that the target is out of this model's reach: not even the enrolled picture itself matches.
     Raises CardError when the card has no usable `impostor_scores`, InputError for an impossible target.
     """
     if not 0.0 < target_fpir < 1.0:

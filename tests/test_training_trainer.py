@@ -154,7 +154,7 @@ def test_a_run_that_begins_with_another_trains_that_first_and_starts_with_the_pa
     cache = workplace / "begun"
     first = config(workplace, name="first", steps=1)
     bare = Parts(mask_attention=False)
-    row = config(workplace, steps=0, parts=bare, begin=first)
+    row = config(workplace, steps=0, parts=bare, begin=(first,))
     found, gate, _ = load_trained(train(row, data=workplace, out=workplace / "row", cache=cache))
     made, its_gate, _ = load_trained(cache / "runs" / "first" / "recognizer.pt")
     taken, whole = found.state_dict(), made.state_dict()
@@ -163,12 +163,35 @@ def test_a_run_that_begins_with_another_trains_that_first_and_starts_with_the_pa
     assert torch.equal(gate.out.weight, its_gate.out.weight)
 
 
+def test_a_run_that_begins_with_several_starts_with_the_mean_of_their_weights(workplace: Path) -> None:
+    cache = workplace / "several"
+    parts = Parts(projection=True)
+    runs = tuple(config(workplace, name=f"seed-{s}", seed=s, steps=1, parts=parts) for s in (1, 2, 3))
+    made = config(workplace, steps=0, parts=parts, begin=runs)
+    mean, gate, _ = load_trained(train(made, data=workplace, out=workplace / "mean", cache=cache))
+    of_each = [load_trained(cache / "runs" / run.name / "recognizer.pt") for run in runs]
+    weights = [recognizer.state_dict()["body.to_f4.1.1.conv.weight"] for recognizer, _, _ in of_each]
+    assert not torch.equal(weights[0], weights[1])
+    torch.testing.assert_close(mean.state_dict()["body.to_f4.1.1.conv.weight"], sum(weights) / 3)
+    torch.testing.assert_close(gate.out.weight, sum(gate.out.weight for _, gate, _ in of_each) / 3)
+    assert mean.projection is not None
+    assert float(mean.projection.centre.norm()) == pytest.approx(1, abs=1e-6)
+
+
+def test_runs_of_different_shapes_have_no_mean(workplace: Path) -> None:
+    whole = config(workplace, name="whole", steps=0)
+    bare = config(workplace, name="bare", steps=0, parts=Parts(mask_attention=False))
+    made = config(workplace, steps=0, begin=(whole, bare))
+    with pytest.raises(InputError, match=r"bare.* has other parts than .*whole"):
+        train(made, data=workplace, out=workplace / "none", cache=workplace / "shapes")
+
+
 def test_adapters_are_begun_from_a_run_without_and_learn_alone(workplace: Path) -> None:
     cache = workplace / "adapted"
     first = config(workplace, name="first", steps=1, parts=Parts())
     both = {
         "parts": Parts(adapters=True),
-        "begin": first,
+        "begin": (first,),
         "squeezed": 10,
         "frozen_blocks": 13,
         "tail_lr": 0.0,
@@ -202,11 +225,11 @@ def test_a_run_goes_on_from_adapters_with_a_projection_that_is_taken_of_the_teac
         name="second",
         steps=0,
         router_views=128,
-        begin=first,
+        begin=(first,),
         parts=Parts(adapters=True),
         **shared,
     )
-    made = config(workplace, steps=2, begin=second, parts=Parts(adapters=True, projection=True), **shared)
+    made = config(workplace, steps=2, begin=(second,), parts=Parts(adapters=True, projection=True), **shared)
     teachers = []
 
     def spy(faces: Faces, teacher: NDArray[np.float32], device: str) -> Lesson:
@@ -303,9 +326,10 @@ def test_a_config_that_extends_another_changes_only_what_it_states(tmp_path: Pat
 def test_the_run_that_another_begins_with_is_read_from_the_file_beside_it(tmp_path: Path) -> None:
     (tmp_path / "first.yaml").write_text("name: first\nsteps: 9\nsources: [{name: a, path: a}]\n")
     (tmp_path / "second.yaml").write_text("extends: first.yaml\nname: second\nbegin: first.yaml\n")
-    begin = read_config(tmp_path / "second.yaml").begin
-    assert begin is not None
+    (tmp_path / "third.yaml").write_text("extends: first.yaml\nbegin: [first.yaml, second.yaml]\n")
+    (begin,) = read_config(tmp_path / "second.yaml").begin
     assert (begin.name, begin.steps) == ("first", 9)
+    assert [run.name for run in read_config(tmp_path / "third.yaml").begin] == ["first", "second"]
 
 
 def test_a_config_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class Config(BaseModel):
     threads: int = 2
     bf16: bool = True
     base: str = "sface"  # a name of edge_fr.models or a path
-    begin: Config | None = None  # start with what this run made instead; in YAML its file, beside this one
+    begin: tuple[Config, ...] = ()  # start with the mean of what these made; in YAML files beside this one
     keep: float = 0.5  # how far the body goes from the base to that run's, if it gets adapters: see blend.py
     router_views: int = 16000  # to teach the router of those adapters on
     parts: Parts = Parts()
@@ -86,8 +86,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"no config at {path}; export/configs holds those of the shipped weights") from error
     if not isinstance(stated, dict):
         raise InputError(f"{path}: expected keys and values, got {type(stated).__name__}")
-    if isinstance(stated.get("begin"), str):
-        stated["begin"] = _read(path.parent / stated["begin"])
+    if "begin" in stated:
+        named = [stated["begin"]] if isinstance(stated["begin"], str) else stated["begin"]
+        stated["begin"] = [_read(path.parent / name) for name in named]
     if "extends" not in stated:
         return stated
     return _merged(_read(path.parent / stated.pop("extends")), stated)

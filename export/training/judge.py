@@ -83,16 +83,13 @@ def judge(
     good = clean @ clean.T
     threshold = np.quantile(good[other], 1 - 1e-3)
     results = {}
-    with torch.inference_mode():
-        for condition in conditions:
-            if condition == "clean":
-                scores = good
-            else:
-                scores = clean @ embeddings(embed, faces, rows, masks, condition).T
-            genuine, impostor = scores[same], scores[other]
-            results[condition] = {
-                f"tar_at_far_{name}": float((genuine > np.quantile(impostor, 1 - far)).mean())
-                for name, far in (("1e-2", 1e-2), ("1e-3", 1e-3))
-            }
-            results[condition]["far_at_clean_1e-3"] = float((impostor > threshold).mean())
+    for condition in conditions:
+        poor = clean if condition == "clean" else embeddings(embed, faces, rows, masks, condition)
+        scores = clean @ poor.T
+        genuine, impostor = scores[same], scores[other]
+        results[condition] = {
+            f"tar_at_far_{name}": float((genuine > np.quantile(impostor, 1 - far)).mean())
+            for name, far in (("1e-2", 1e-2), ("1e-3", 1e-3))
+        }
+        results[condition]["far_at_clean_1e-3"] = float((impostor > threshold).mean())
     return results

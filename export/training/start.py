@@ -1,4 +1,4 @@
-"""What a training begins with: the base, or what an earlier run made of it."""
+"""What a training begins with: the base, or what earlier runs made of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -32,19 +33,19 @@ from export.training.teacher import to_tensor
 POOR_PX = 8
 
 
-def start(config: Config, faces: Faces, masks: MaskRenderer, earlier: Path | None) -> Learner:
+def start(config: Config, faces: Faces, masks: MaskRenderer, earlier: list[Path]) -> Learner:
     """The networks before training: the base's body, and a tail fitted to the base's in closed form; or, of
-    the finished run at `earlier`, its gate and every part that both have. A body with new adapters begins
+    the finished runs at `earlier`, the gate and every part that both have. A body with new adapters begins
     between the two: see blend.py.
     """
     torch.manual_seed(config.seed)
     body, linear = load_sface(resolve(config.base), adapters=config.parts.adapters)
     recognizer = Recognizer(body, config.parts, squeezed=config.squeezed)
     learner = Learner(recognizer)
-    if earlier is None:
-        fit_tail(recognizer, linear, config, faces)
-    else:
+    if earlier:
         _take_over(learner, linear, config, faces, masks, earlier)
+    else:
+        fit_tail(recognizer, linear, config, faces)
     projection = recognizer.projection
     if projection is not None and not projection.centre.any():
         projection.centre.copy_(poor_centre(recognizer, config, faces, masks))
@@ -52,11 +53,16 @@ def start(config: Config, faces: Faces, masks: MaskRenderer, earlier: Path | Non
 
 
 def _take_over(
-    learner: Learner, linear: nn.Linear, config: Config, faces: Faces, masks: MaskRenderer, earlier: Path
+    learner: Learner,
+    linear: nn.Linear,
+    config: Config,
+    faces: Faces,
+    masks: MaskRenderer,
+    earlier: list[Path],
 ) -> None:
-    """Gives the new networks what the run at `earlier` has, and new adapters their beginning."""
+    """Gives the new networks what the runs at `earlier` have, and new adapters their beginning."""
     recognizer = learner.recognizer
-    finished, gate, before = load_trained(earlier)
+    finished, gate, before = load_mean(earlier)
     new_adapters = config.parts.adapters and not before.parts.adapters
     made, own = finished.state_dict(), recognizer.state_dict()
     blended = ("body.", "tail.") if new_adapters else ()
@@ -70,7 +76,7 @@ def _take_over(
         begun = FactorisedTail(body.f4_channels, before.squeezed)
         fit(begun, linear, features)
         fit(recognizer.tail, linear, features)
-        rows = np.random.default_rng([config.seed, 2]).permutation(np.flatnonzero(~faces.tune))[:256]
+        rows = _training_rows(faces, 256, [config.seed, 2])
         small = [degraded(faces.crops[r], f"px{8 + i % 13}", masks, int(r)) for i, r in enumerate(rows)]
         blend(recognizer, begun, finished, config.keep, to_tensor(np.stack(small)))
 
@@ -78,7 +84,7 @@ def _take_over(
 def poor_centre(recognizer: Recognizer, config: Config, faces: Faces, masks: MaskRenderer) -> Tensor:
     """The mean direction (1 x D) of 1,000 training faces at POOR_PX pixels."""
     recognizer.eval()
-    rows = np.random.default_rng([config.seed, 3]).permutation(np.flatnonzero(~faces.tune))[:1000]
+    rows = _training_rows(faces, 1000, [config.seed, 3])
     found = embeddings(embedder(recognizer), faces, rows, masks, f"px{POOR_PX}")
     return functional.normalize(torch.from_numpy(found).mean(0, keepdim=True))
 
@@ -95,7 +101,7 @@ def fit_tail(recognizer: Recognizer, linear: nn.Linear, config: Config, faces: F
 def _clean_features(body: nn.Module, config: Config, faces: Faces) -> _Batches:
     """F4 of 8,000 clean faces, in batches."""
     body.eval().to(config.device)
-    rows = np.random.default_rng(config.seed).permutation(np.flatnonzero(~faces.tune))[:8000]
+    rows = _training_rows(faces, 8000, config.seed)
     features = []
     lanes = Lanes(body, config.threads if config.device == "cpu" else 1, bf16=config.bf16)
     with torch.no_grad():
@@ -104,6 +110,10 @@ def _clean_features(body: nn.Module, config: Config, faces: Faces) -> _Batches:
             features.append(lanes.forward(crops)[1].half().cpu())
     body.cpu()
     return _Batches(features)
+
+
+def _training_rows(faces: Faces, count: int, seed: int | list[int]) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).permutation(np.flatnonzero(~faces.tune))[:count]
 
 
 class _Batches:
@@ -124,6 +134,34 @@ def blank(config: Config, *, visibility: bool = False) -> Recognizer:
         squeezed=config.squeezed,
         visibility=visibility,
     )
+
+
+def load_mean(paths: list[Path]) -> tuple[Recognizer, Gate, Config]:
+    """Recognizer and gate with the mean of the weights of finished runs of one shape, in eval mode.
+
+    Runs that differ in what they drew end up beside each other, and their mean does better than each: "Model
+    soups" (arXiv 2203.05482), the uniform one.
+    """
+    recognizer, gate, config = load_trained(paths[0])
+    others = [load_trained(path) for path in paths[1:]]
+    for path, (_, _, other) in zip(paths[1:], others, strict=True):
+        if (other.parts, other.squeezed) != (config.parts, config.squeezed):
+            raise InputError(f"{path} has other parts than {paths[0]}; a mean needs runs of one shape")
+    _to_mean(recognizer, [other for other, _, _ in others])
+    _to_mean(gate, [other for _, other, _ in others])
+    if recognizer.projection is not None:
+        centre = recognizer.projection.centre
+        centre.copy_(functional.normalize(centre))
+    return recognizer, gate, config
+
+
+@torch.no_grad()
+def _to_mean(network: nn.Module, others: list[nn.Module]) -> None:
+    """Moves the weights of `network` to the mean of its own and those of the others."""
+    states = [other.state_dict() for other in others]
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(torch.stack([value, *(state[name] for state in states)]).mean(0))
 
 
 def load_trained(path: Path, *, visibility: bool = False) -> tuple[Recognizer, Gate, Config]:

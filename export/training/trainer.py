@@ -84,9 +84,7 @@ def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | 
     written.write_text(config.model_dump_json(indent=1))
     if (out / "recognizer.pt").is_file():
         return out / "recognizer.pt"
-    earlier = None
-    if config.begin is not None:
-        earlier = train(config.begin, data=data, out=cache / "runs" / config.begin.name, cache=cache)
+    earlier = [train(b, data=data, out=cache / "runs" / b.name, cache=cache) for b in config.begin]
     faces = pack(config.sources, data, cache)
     threads = config.threads if config.device == "cpu" else 1
     teacher = teach(

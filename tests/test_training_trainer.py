@@ -332,6 +332,13 @@ def test_the_run_that_another_begins_with_is_read_from_the_file_beside_it(tmp_pa
     assert [run.name for run in read_config(tmp_path / "third.yaml").begin] == ["first", "second"]
 
 
+@pytest.mark.parametrize("begin", ["5", "[5]", "null"])
+def test_a_beginning_that_is_no_file_is_named(tmp_path: Path, begin: str) -> None:
+    (tmp_path / "odd.yaml").write_text(f"name: odd\nsteps: 9\nsources: []\nbegin: {begin}\n")
+    with pytest.raises(InputError, match=r"odd\.yaml: (.|\n)*begin"):
+        read_config(tmp_path / "odd.yaml")
+
+
 def test_a_config_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config at .*missing\.yaml"):
         read_config(tmp_path / "missing.yaml")

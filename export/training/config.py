@@ -86,9 +86,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"no config at {path}; export/configs holds those of the shipped weights") from error
     if not isinstance(stated, dict):
         raise InputError(f"{path}: expected keys and values, got {type(stated).__name__}")
-    if "begin" in stated:
-        named = [stated["begin"]] if isinstance(stated["begin"], str) else stated["begin"]
-        stated["begin"] = [_read(path.parent / name) for name in named]
+    named = stated.get("begin")
+    if isinstance(named, str):
+        named = [named]
+    if isinstance(named, list):
+        stated["begin"] = [_read(path.parent / n) if isinstance(n, str) else n for n in named]
     if "extends" not in stated:
         return stated
     return _merged(_read(path.parent / stated.pop("extends")), stated)

@@ -53,7 +53,8 @@ def _add_train(commands: Any) -> None:
 def _train(options: argparse.Namespace) -> int:
     config = read_config(options.config)
     out = options.out or _cache() / "runs" / config.name
-    print(train(config, data=options.data, out=out, cache=_cache(), stop_at=options.stop_at))
+    weights = train(config, data=options.data, out=out, cache=_cache(), stop_at=options.stop_at)
+    print(weights if weights.is_file() else f"{out}: stopped; the same command goes on with it")
     return 0
 
 
@@ -72,6 +73,7 @@ def _add_onnx(commands: Any) -> None:
     parser.add_argument("--name", required=True, help="the model's, for its card")
     parser.add_argument("--licence", required=True, help="of the weights")
     parser.add_argument("--training-data", required=True, help="what the weights learned from")
+    parser.add_argument("--known-failures", default="", help="where not to trust the model, for its card")
     parser.add_argument("--visibility", action="store_true", help=f"{RUN}: with the map of the visible face")
     _add_pixels(parser)
     parser.set_defaults(command=_onnx)
@@ -81,7 +83,7 @@ def _onnx(options: argparse.Namespace) -> int:
     if options.output.suffix != ".onnx":
         raise InputError(f"the output is {options.output}, expected a name that ends with .onnx")
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    origin = Origin(options.name, options.licence, options.training_data)
+    origin = Origin(options.name, options.licence, options.training_data, options.known_failures)
     pixels = _pixels(options)
     if options.recognizer == RUN:
         if pixels:

@@ -245,9 +245,11 @@ def test_a_finished_run_becomes_a_recognizer_and_its_gate(
     saved = {"config": config.model_dump_json(), "state": learner.state_dict(), "step": 1}
     torch.save(saved, tmp_path / "recognizer.pt")
     face, gate = tmp_path / "out" / "face.onnx", tmp_path / "out" / "face-gate.onnx"
-    assert main(["onnx", "recognizer", "--weights", str(tmp_path), "-o", str(face), *ASKED_FOR]) == 0
+    command = ["onnx", "recognizer", "--weights", str(tmp_path), "-o", str(face), *ASKED_FOR]
+    assert main([*command, "--known-failures", "small faces"]) == 0
     assert capsys.readouterr().out.split() == [str(face), str(gate)]
     found, guard = read_card(face), read_card(gate)
+    assert found.known_failures == "small faces"
     assert (found.name, guard.name, guard.guards) == ("mine", "mine-gate", found.weights_digest)
     assert (guard.task, guard.training_data, guard.licence) == ("gate", "our own", "ours")
     assert [spec.name for spec in open_engine(face).outputs] == ["embedding", "ri"]

@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from edge_fr.errors import ImageError, InputError
 from export.training.data import TEMPLATE, Faces, Source, held_out, pack
@@ -93,6 +94,34 @@ def test_an_empty_folder_and_an_unlisted_picture_are_refused(tmp_path: Path) -> 
     (tmp_path / "who.csv").write_text("image,identity\n2.png,7\n")
     with pytest.raises(InputError, match=r"1\.png has no row"):
         pack([Source(name="x", path="x", identities="who.csv")], tmp_path, tmp_path / "cache")
+
+
+def test_a_file_of_names_that_is_missing_or_has_other_columns_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    cv2.imwrite(str(tmp_path / "x" / "1.png"), picture(0))
+    source = Source(name="x", path="x", identities="who.csv")
+    with pytest.raises(
+        InputError, match=r"who\.csv: expected a CSV file with the columns image and identity"
+    ):
+        pack([source], tmp_path, tmp_path / "cache")
+    (tmp_path / "who.csv").write_text("file,person\n1.png,7\n")
+    with pytest.raises(InputError, match=r"who\.csv: expected .* columns image and identity"):
+        pack([source], tmp_path, tmp_path / "cache")
+
+
+def test_pictures_that_were_packed_as_one_source_may_be_two_later(tmp_path: Path) -> None:
+    for n, folder in enumerate(("a", "b")):
+        (tmp_path / "x" / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "x" / folder / "1.png"), picture(n))
+    pack([Source(name="x", path="x")], tmp_path, tmp_path / "cache")
+    parts = [Source(name=folder, path=f"x/{folder}") for folder in ("a", "b")]
+    np.testing.assert_array_equal(pack(parts, tmp_path, tmp_path / "cache").source, [0, 1])
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5])
+def test_a_share_that_no_epoch_can_show_is_refused(share: float) -> None:
+    with pytest.raises(ValidationError, match="share"):
+        Source(name="x", path="x", share=share)
 
 
 def loader(faces: Faces, **changed: int) -> Loader:

@@ -9,10 +9,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import yaml  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
+from pydantic import ValidationError
 
 from edge_fr.errors import InputError, ModelError
+from export.__main__ import main
 from export.networks.backbone import SFACE_BLOCKS, load_sface
 from export.networks.recognizer import Parts
 from export.training import trainer
@@ -268,6 +271,50 @@ def test_the_last_fit_changes_the_index_and_the_gate_and_nothing_else(workplace:
         "recognizer.index.out",
     }
     assert "gate.out.weight" in changed
+
+
+def test_a_run_on_faces_without_names_ends_with_weights_and_without_a_judgement(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = workplace / "nameless"
+    made = config(workplace, steps=1, sources=[Source(name="people", path="people")])
+    assert train(made, data=workplace, out=out, cache=workplace).is_file()
+    assert not (out / "judged.jsonl").exists()
+    assert "not judged" in capsys.readouterr().out
+
+
+def test_too_few_people_for_the_index_are_told_before_anything_is_trained(workplace: Path) -> None:
+    out = workplace / "nobody"
+    made = config(workplace, index_views=256, sources=[Source(name="people", path="people")])
+    with pytest.raises(InputError, match="0 people with names, fitting the index needs 2"):
+        train(made, data=workplace, out=out, cache=workplace)
+    assert not (out / "log.csv").exists()
+    with pytest.raises(InputError, match=r"\d+ views of people with several pictures, .* needs 128"):
+        train(config(workplace, index_views=100), data=workplace, out=workplace / "few", cache=workplace)
+
+
+def test_a_run_that_was_stopped_names_no_weights(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_FR_CACHE", str(tmp_path / "cache"))
+    written = tmp_path / "small.yaml"
+    written.write_text(yaml.safe_dump(config(workplace).model_dump(mode="json")))
+    command = ["train", "--config", str(written), "--data", str(workplace), "--out", str(tmp_path / "run")]
+    assert main([*command, "--stop-at", "1"]) == 0
+    assert f"{tmp_path / 'run'}: stopped" in capsys.readouterr().out
+    assert main(command) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "run" / "recognizer.pt")
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [({"adapters": True}, "need a run to begin with"), ({"fusion": True}, r"set parts\.local")],
+)
+def test_parts_without_what_they_need_are_refused(
+    workplace: Path, parts: dict[str, bool], reason: str
+) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        config(workplace, parts=parts)
 
 
 def test_a_finished_run_is_left_as_it_is(workplace: Path) -> None:

@@ -2,9 +2,9 @@
 
 After "Localization using Multi-Focal Spatial Attention for Masked Face Recognition" (arXiv 2305.01905),
 of which only the abstract was at hand: two foci, one on the occluder and one on the background, are learned
-beside the visible face, which is what neither of them claims. Departures: the foci are supervised densely by
-the cover of rendered masks (the paper had weak labels), and hidden places are not set to zero but to a
-learned mean feature, since a fully connected tail reads zero as evidence.
+beside the visible face, which is what neither of them claims. Everything else is ours: the first focus is
+taught by the cover of rendered masks, the second by the corners that no aligned face reaches, and hidden
+places are drawn to a learned mean feature, since a fully connected tail reads zero as evidence.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ Departures: prototypes are the frozen teacher's class means, not a classifier's 
 identities); the projection away from u, which trains the paper's attention, is here made of the embedding
 itself as well (`Projection`), with u the centre of faces that are hardly recognisable; the head regresses
 t = sigmoid(k (log xi - mean)), which is bounded, instead of xi, and in the end another target, for which
-export/training/index_fit.py has the reason. The index-diversion loss and the projection away from u are
-reconstructed from descriptions of the paper; eps, k and the sizes of head and attention are ours.
+export/training/index_fit.py has the reason. The form of xi, the index-diversion loss and the projection away
+from u are reconstructed from descriptions of the paper; eps, k and the sizes of head and attention are ours.
 """
 
 from __future__ import annotations
@@ -181,6 +181,9 @@ def diversion_loss(logit: Tensor, statistics: Tensor, recognisable: Tensor, tau:
 
 
 def projection_loss(v_attn: Tensor, v: Tensor, centre: Tensor) -> Tensor:
-    """Squared distance of v_attn to v' = norm(v - (v.u) u), v detached: what of v does not point at u."""
+    """Squared distance of v_attn to v' = norm(v - (v.u) u), v detached: what of v does not point at u.
+
+    Divided by the root of D, between a sum over the D differences and their mean.
+    """
     away = away_from(v.detach(), centre)
     return ((v_attn - away) ** 2).sum(1).mean() * math.sqrt(1 / v.shape[1])

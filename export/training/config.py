@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from edge_fr.errors import InputError
 from export.networks.recognizer import Parts
@@ -66,6 +66,14 @@ class Config(BaseModel):
     index_views: int = 0  # to fit index and gate on in the end, see index_fit.py; 0: they stay
     checkpoint_every: int = 100
     judge_every: int = 0  # steps between judgements on the held-out people; 0: only at the end
+
+    @model_validator(mode="after")
+    def _parts_need(self) -> Config:
+        if self.parts.adapters and not self.begin:
+            raise ValueError("parts.adapters need a run to begin with; name it under `begin`")
+        if self.parts.fusion and not self.parts.local:
+            raise ValueError("parts.fusion fuses the local branch; set parts.local, too")
+        return self
 
 
 def read_config(path: Path) -> Config:

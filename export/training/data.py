@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from edge_fr.errors import ImageError, InputError
 
@@ -45,7 +44,7 @@ class Source(BaseModel):
     layout: Literal["aligned", "celeba-half"] = "aligned"
     identities: str | None = None
     people: str | None = None  # sources of one value share their identities
-    share: float = 1.0  # how often a picture is drawn, against 1 for the others
+    share: float = Field(1.0, gt=0, le=1)  # of its pictures that an epoch shows
 
 
 @dataclass(frozen=True)
@@ -88,16 +87,23 @@ def _read(path: Path, layout: str) -> NDArray[np.uint8]:
     return np.asarray(image, dtype=np.uint8)
 
 
+def _names(path: Path) -> dict[str, str]:
+    try:
+        with path.open(newline="") as file:
+            return {row["image"]: row["identity"] for row in csv.DictReader(file)}
+    except (OSError, KeyError) as error:
+        raise InputError(
+            f"{path}: expected a CSV file with the columns image and identity ({error!r})"
+        ) from error
+
+
 def _list(source: Source, root: Path) -> Iterator[tuple[Path, str | None]]:
     """The pictures of a source in a fixed order, each with its person's name or None."""
     folder = root / source.path
     pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES)
     if not pictures:
         raise InputError(f"no pictures under {folder} (source {source.name!r}); check --data and the config")
-    named: dict[str, str] = {}
-    if source.identities not in (None, "folder"):
-        with (root / str(source.identities)).open(newline="") as file:
-            named = {row["image"]: row["identity"] for row in csv.DictReader(file)}
+    named = {} if source.identities in (None, "folder") else _names(root / str(source.identities))
     people = source.people or source.name
     for picture in pictures:
         if source.identities is None:
@@ -118,7 +124,7 @@ def pack(sources: list[Source], root: Path, cache: Path) -> Faces:
         key.update(f"{sources[i].layout} {path.relative_to(root)} {path.stat().st_size} {who}\n".encode())
     digest = key.hexdigest()[:16]
     folder = cache / f"faces-{digest}"
-    if not (folder / "labels.json").is_file():
+    if not (folder / "whole").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         crops = np.lib.format.open_memmap(
             folder / "crops.npy", mode="w+", dtype=np.uint8, shape=(len(listed), 112, 112, 3)
@@ -126,15 +132,13 @@ def pack(sources: list[Source], root: Path, cache: Path) -> Faces:
         for row, (i, path, _) in enumerate(listed):
             crops[row] = _read(path, sources[i].layout)
         crops.flush()
-        # Written last: its presence says that the crops are whole.
-        (folder / "labels.json").write_text(json.dumps([[i, who] for i, _, who in listed]))
-    labels = json.loads((folder / "labels.json").read_text())
-    names = sorted({who for _, who in labels if who is not None})
+        (folder / "whole").touch()
+    names = sorted({who for _, _, who in listed if who is not None})
     number = {who: n for n, who in enumerate(names)}
     return Faces(
         crops=np.load(folder / "crops.npy", mmap_mode="r"),
-        source=np.array([i for i, _ in labels]),
-        identity=np.array([-1 if who is None else number[who] for _, who in labels]),
-        tune=np.array([who is not None and held_out(who) for _, who in labels]),
+        source=np.array([i for i, _, _ in listed]),
+        identity=np.array([-1 if who is None else number[who] for _, _, who in listed]),
+        tune=np.array([who is not None and held_out(who) for _, _, who in listed]),
         digest=digest,
     )

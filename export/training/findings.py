@@ -40,8 +40,8 @@ def findings(
     """The gate's rank correlation with the index, the fusion's share of the global branch and the adapters'
     share by kind of degradation, and how well `mask_prob` tells real masks from bare faces.
 
-    `masked` is a folder of photographs of people in masks, one face each or more; they are found and
-    aligned as the runtime does it. `count` bounds the held-out faces.
+    `masked` is a folder of photographs of people in masks; they are found and aligned as the runtime does
+    it. `count` bounds the held-out faces.
     """
     recognizer, gate, config = load_trained(run / "recognizer.pt")
     faces = pack(config.sources, data, cache)
@@ -49,7 +49,7 @@ def findings(
     if len(rows) < 2:
         raise InputError(f"{len(rows)} faces of held-out people in {data}, expected hundreds")
     renderer = MaskRenderer(data / config.mask_templates if config.mask_templates else None)
-    crops = np.stack([faces.crops[row] for row in np.sort(rows)])
+    crops = np.stack([faces.crops[row] for row in rows])
     result: dict[str, object] = {
         "held_out_faces": len(crops),
         "held_out_people": len(np.unique(faces.identity[rows])),
@@ -168,8 +168,8 @@ def find(recognizer: Recognizer, crops: list[Image]) -> tuple[NDArray[np.float32
 
 
 def mask_separation(recognizer: Recognizer, bare: NDArray[np.uint8], folder: Path) -> dict[str, float]:
-    """AUC of `mask_prob` for the faces found in the folder's photographs against bare crops, and the
-    shares that the bound of 0.5 gets right."""
+    """AUC of `mask_prob` for the folder's photographs, the face of each that the detector is surest of,
+    against bare crops, and the shares that the bound of 0.5 gets right."""
     detector = Detector(open_engine(resolve("yunet")))
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
     crops = []

@@ -197,13 +197,26 @@ def learn(
         cycle.step()
 
 
+def check_faces(faces: Faces, views: int) -> None:
+    """InputError if an index could not be fitted to so many views of these faces, to be told beforehand."""
+    _enough(len(np.unique(faces.identity[faces.identity >= 0])), "people with names", 2)
+    _, person, pictures = np.unique(faces.identity, return_inverse=True, return_counts=True)
+    several = (faces.identity >= 0) & (pictures[person] > 1)
+    held = several & faces.tune
+    _enough(2 * int(held.sum()), "held-out views of people with several pictures", LEAST_HELD_OUT)
+    known = int(views * several[~faces.tune].mean())
+    _enough(known, "views of people with several pictures", LEAST)
+
+
 def fit_index(
     recognizer: Recognizer, gate: Gate, faces: Faces, lesson: Lesson, config: Config, masks: MaskRenderer
 ) -> None:
-    """Fits the index of a trained recognizer and its gate on `config.index_views` drawn views, in place."""
+    """Fits the index of a trained recognizer and its gate on `config.index_views` drawn views, in place.
+
+    For faces that `check_faces` lets pass.
+    """
     teacher = lesson.teacher.cpu()
     held = np.flatnonzero(faces.tune)
-    _enough(2 * len(held), "views of held-out people", LEAST_HELD_OUT)
     learned, promised = stranger_cosines(recognizer, faces, config, masks)
     sets = (
         (np.flatnonzero(~faces.tune), config.index_views, lesson.label.cpu(), learned),

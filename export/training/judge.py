@@ -33,7 +33,7 @@ def degraded(crop: NDArray[np.uint8], condition: str, masks: MaskRenderer, seed:
 
 
 def held_out_rows(faces: Faces, count: int, *, sources: tuple[int, ...]) -> NDArray[np.int64]:
-    """Up to `count` held-out faces of people with at least four pictures in those sources, spread evenly."""
+    """Up to `count` held-out faces of people with at least four pictures in those sources, drawn once."""
     candidates = np.flatnonzero(faces.tune & np.isin(faces.source, sources))
     names, counts = np.unique(faces.identity[candidates], return_counts=True)
     rows = candidates[np.isin(faces.identity[candidates], names[counts >= 4])]

@@ -14,7 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -26,7 +28,7 @@ from export.networks.recognizability import away_from
 from export.networks.recognizer import Recognizer
 from export.training.config import Config
 from export.training.data import Faces, pack
-from export.training.index_fit import fit_index
+from export.training.index_fit import check_faces, fit_index
 from export.training.judge import embedder, held_out_rows, judge
 from export.training.lanes import Lanes
 from export.training.learner import Learner, lesson
@@ -74,18 +76,27 @@ def average(ema: Learner, learner: Learner, decay: float) -> None:
 def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | None = None) -> Path:
     """Trains, or goes on where the folder `out` left off, and returns the path of the averaged weights.
 
-    `stop_at` ends early, after a checkpoint. Raises InputError if `out` holds a run of another config.
+    `stop_at` ends early, after a checkpoint; that path does not exist yet then. Raises InputError if `out`
+    holds a run of another config, or before the first step if there are too few people to fit the index to.
     """
     console = Console()
     out.mkdir(parents=True, exist_ok=True)
     written = out / "config.json"
     if written.is_file() and written.read_text() != config.model_dump_json(indent=1):
-        raise InputError(f"{out} holds a run of another config; choose another --out or delete it")
+        raise InputError(
+            f"{out} holds a run of another config; delete it, or give this one another name or --out"
+        )
     written.write_text(config.model_dump_json(indent=1))
     if (out / "recognizer.pt").is_file():
         return out / "recognizer.pt"
     earlier = [train(b, data=data, out=cache / "runs" / b.name, cache=cache) for b in config.begin]
     faces = pack(config.sources, data, cache)
+    if config.index_views:
+        check_faces(faces, config.index_views)
+    judged = _rows_to_judge(faces, config)
+    if len(np.unique(faces.identity[judged])) < 2:
+        console.print("not judged: it takes two held-out people with four pictures each")
+        judged = judged[:0]
     threads = config.threads if config.device == "cpu" else 1
     teacher = teach(
         faces, resolve(config.base), cache, device=config.device, threads=threads, bf16=config.bf16
@@ -162,13 +173,13 @@ def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | 
                     },
                 )
             if config.judge_every and (step + 1) % config.judge_every == 0 and step + 1 < config.steps:
-                _judge(ema.recognizer, faces, masks, config, out / "judged.jsonl", step + 1)
+                _judge(ema.recognizer, faces, judged, masks, config, out / "judged.jsonl", step + 1)
                 began = time.monotonic()
             progress.update(task, completed=step + 1)
     if last == config.steps:
         if config.index_views:
             fit_index(ema.recognizer, ema.gate, faces, lessons, config, masks)
-        _judge(ema.recognizer, faces, masks, config, out / "judged.jsonl", last)
+        _judge(ema.recognizer, faces, judged, masks, config, out / "judged.jsonl", last)
         _save(
             out / "recognizer.pt",
             {"config": config.model_dump_json(), "state": ema.state_dict(), "step": last},
@@ -176,12 +187,24 @@ def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | 
     return out / "recognizer.pt"
 
 
-def _judge(
-    recognizer: Recognizer, faces: Faces, masks: MaskRenderer, config: Config, path: Path, step: int
-) -> None:
+def _rows_to_judge(faces: Faces, config: Config) -> NDArray[np.int64]:
     named = tuple(i for i, s in enumerate(config.sources) if s.identities and s.layout == "aligned")
+    return held_out_rows(faces, 400, sources=named)
+
+
+def _judge(
+    recognizer: Recognizer,
+    faces: Faces,
+    rows: NDArray[np.int64],
+    masks: MaskRenderer,
+    config: Config,
+    path: Path,
+    step: int,
+) -> None:
+    if not len(rows):
+        return
     embed = embedder(recognizer, device=config.device, bf16=config.bf16)
-    found = judge(embed, faces, held_out_rows(faces, 400, sources=named), masks)
+    found = judge(embed, faces, rows, masks)
     with path.open("a") as file:
         file.write(json.dumps({"step": step, **found}) + "\n")
 

@@ -101,6 +101,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         for model in arguments.models
     ]
     dataset = open_dataset(arguments.dataset, detector)
+    if arguments.record is not None and dataset.pairs is None:
+        raise InputError(
+            f"--record {arguments.record}: {dataset.title} has no pairs, whose TAR and AUC a card takes; "
+            f"leave --record out, or give a --dataset with pairs: lfw:DIR, people:DIR, bin:FILE or ijb:DIR"
+        )
     conditions = arguments.conditions.split(",") if arguments.conditions else dataset.conditions
     for condition in conditions:
         check(condition)

@@ -30,6 +30,22 @@ SAMPLE = 32  # faces of the stratum in breach that layers are ranked on: a secon
 _ROUNDS = 15  # of timing, one call to each model by turns
 _TAR = "tar_at_far_1e-2"
 _NO_DRAWS = 1  # the bootstrap's intervals are not asked for
+_FEWEST_IMPOSTORS = 100  # pairs: of fewer, a FAR of 1e-2 lets none pass
+
+
+def check_pairs(dataset: Dataset) -> None:
+    """InputError for labelled faces that give no TAR at FAR 1e-2, by which candidates are judged."""
+    if dataset.pairs is None:
+        raise InputError(
+            f"{dataset.title} has no pairs of faces, from which a TAR could be told; give a --dataset that "
+            f"has some: lfw:DIR, people:DIR, bin:FILE or ijb:DIR"
+        )
+    count = np.count_nonzero(~dataset.pairs.same)
+    if count < _FEWEST_IMPOSTORS:
+        raise InputError(
+            f"{dataset.title} has {count} pairs of two people, expected at least {_FEWEST_IMPOSTORS}: with "
+            f"fewer there is no TAR at a FAR of 1e-2 to judge by; give a larger --dataset, or none"
+        )
 
 
 class Candidates:
@@ -52,8 +68,8 @@ class Candidates:
         dataset: Dataset | None = None,
         conditions: Sequence[str] = (),
     ) -> None:
-        if dataset is not None and dataset.pairs is None:
-            raise InputError(f"{dataset.title} has no pairs of faces, from which a TAR could be told")
+        if dataset is not None:
+            check_pairs(dataset)
         self._original, self._level, self._ranges, self._card = original, level, ranges, card
         self._judged, self._folder, self._target = judged, folder, target
         self._dataset, self._conditions = dataset, conditions

@@ -11,12 +11,12 @@ import onnx
 from edge_fr.cards import read_card
 from edge_fr.engine import CARD_KEY, ModelCard, card_path
 from edge_fr.errors import InputError
-from edge_fr.models import MODELS
+from edge_fr.models import MODELS, SHIPPED
 
 
 def own_file(model: str) -> Path:
-    """The model's path; InputError for a pulled model, whose card is the package's."""
-    if model in MODELS:
+    """The model's path; InputError for a named model, whose card is the package's."""
+    if model in (*SHIPPED, *MODELS):
         raise InputError(
             f"the card is to be written into a file of your own, and {model} is a named model: copy it"
         )

@@ -17,8 +17,10 @@ from edge_fr.errors import InputError
 
 if TYPE_CHECKING:
     from calibration.faces import Forbidden
+    from edge_fr.detect import Detector
 
 DEFAULT_COUNT = 1024
+DEFAULT_DETECTOR = "yunet"
 _FRAME_SIZE = (640, 640)
 
 
@@ -67,7 +69,10 @@ def add_court(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--report", type=Path, metavar="DIR", help="where OUT.court.json and .html go (beside OUT.onnx)"
     )
     parser.add_argument(
-        "--dataset", metavar="FORM:PATH", help="labelled faces, for the change in TAR, as in evaluate"
+        "--dataset",
+        metavar="FORM:PATH",
+        help="labelled faces, for the change in TAR, as in evaluate; if they are no aligned crops, --aligned "
+        "needs a --detector beside it",
     )
     parser.add_argument(
         "--conditions", metavar="NAMES", help="of the dataset, such as clean,px16,mask (those of evaluate)"
@@ -79,7 +84,7 @@ def add_court(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _add_pictures(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--faces", type=Path, required=True, metavar="DIR|VIDEO", help="pictures with faces")
     parser.add_argument("--aligned", action="store_true", help="the pictures are aligned crops of 112x112")
-    parser.add_argument("--detector", default="yunet", help="finds the faces (%(default)s)")
+    parser.add_argument("--detector", metavar="MODEL", help=f"finds the faces ({DEFAULT_DETECTOR})")
     parser.add_argument(
         "--count", type=int, default=DEFAULT_COUNT, help="use at most so many faces (%(default)s)"
     )
@@ -132,6 +137,7 @@ def _quantize(arguments: argparse.Namespace) -> None:
 
 
 def _court(arguments: argparse.Namespace) -> None:
+    from calibration.candidates import check_pairs
     from calibration.conditions import check
     from calibration.court_report import lines
     from calibration.datasets import open_dataset
@@ -144,7 +150,11 @@ def _court(arguments: argparse.Namespace) -> None:
     conditions = arguments.conditions.split(",") if arguments.conditions else []
     for condition in conditions:
         check(condition)
-    dataset = None if arguments.dataset is None else open_dataset(arguments.dataset)
+    dataset = None
+    if arguments.dataset is not None:
+        detects = arguments.detector is not None or not arguments.aligned
+        dataset = open_dataset(arguments.dataset, _detector(arguments.detector) if detects else None)
+        check_pairs(dataset)  # now: the work takes minutes
     report = try_int8(
         path,
         lambda: faces(arguments),
@@ -158,6 +168,8 @@ def _court(arguments: argparse.Namespace) -> None:
     )
     for line in lines(report):
         print(line)
+    if dataset is not None and dataset.whole:
+        _say(f"no face found in {len(dataset.whole)} pictures of {dataset.title}, which were taken whole")
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -216,16 +228,13 @@ def _forbidden(arguments: argparse.Namespace) -> Forbidden | None:
 def faces(arguments: argparse.Namespace) -> tuple[list[NDArray[np.uint8]], NDArray[np.bool_]]:
     """The crops that the arguments ask for, in random order, and which faces are turned away."""
     from calibration.faces import gather_aligned, gather_faces
-    from edge_fr.detect import Detector
-    from edge_fr.engine import open_engine
-    from edge_fr.models import resolve
     from edge_fr.quality import QualityGate, QualityPolicy
 
     forbidden = _forbidden(arguments)
     if arguments.aligned:
         found = gather_aligned(arguments.faces, forbidden)
     else:
-        detector = Detector(open_engine(resolve(arguments.detector)))
+        detector = _detector(arguments.detector)
         found = gather_faces(arguments.faces, detector, QualityGate(QualityPolicy()), forbidden)
     if found.faceless:
         _say(f"no face found in {len(found.faceless)} pictures, such as {found.faceless[0]}")
@@ -237,6 +246,15 @@ def faces(arguments: argparse.Namespace) -> tuple[list[NDArray[np.uint8]], NDArr
     chosen = np.random.default_rng(arguments.seed).permutation(len(found.crops))[: arguments.count]
     _warn_of_few(len(chosen), "faces")
     return [found.crops[i] for i in chosen], np.array(found.turned, np.bool_)[chosen]
+
+
+def _detector(name: str | None) -> Detector:
+    """The detector of that name or file, or the usual one."""
+    from edge_fr.detect import Detector
+    from edge_fr.engine import open_engine
+    from edge_fr.models import resolve
+
+    return Detector(open_engine(resolve(name or DEFAULT_DETECTOR)))
 
 
 def _warn_of_few(count: int, what: str) -> None:

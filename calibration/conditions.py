@@ -1,9 +1,10 @@
 """The degradations that figures are reported under, on aligned 112x112 crops.
 
-A condition is a name: `clean` (or `as is`, for pictures that are not), `pxN` (a face N pixels wide),
-`mask`, or several joined by `+`, applied from left to right: `mask+px24` is a masked face seen from
-afar. What is random is seeded by the picture's name alone, so a figure does not depend on the order of
-the data or on the machine.
+A condition is a name: `clean` (or `as is`, for pictures that are not), `pxN`, `mask`, or several joined
+by `+`, applied from left to right: `mask+px24` is a masked face seen from afar. After `pxN` the whole
+crop is N pixels wide: the face's box takes 78/112 of that (`quality_scores.FACE_BOX`), and the eyes are
+35.2/112 of it apart. What is random is seeded by the picture's name alone, so a figure does not depend
+on the order of the data or on the machine.
 """
 
 from __future__ import annotations

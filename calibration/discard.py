@@ -9,13 +9,15 @@ that of discarding the failures first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from calibration.metrics import Figure, Flags, Floats
+from calibration.metrics import Figure, Flags, Floats, Pairs, bootstrap, threshold_at_far
 
+DISCARD_FAR = 1e-2  # sets the threshold, over the pairs of all conditions together
 LARGEST_SHARE = 0.5
 SHARES: Floats = np.linspace(0, LARGEST_SHARE, 51)
 
@@ -32,8 +34,34 @@ class Discard:
         return float(np.interp(share, SHARES, self.rates))
 
 
-def error_versus_discard(failed: Flags, quality: Floats, weights: Floats) -> Discard:
-    """The curve of (P,) genuine comparisons; `weights` (D, P) says how often each counts in each draw.
+def discards(
+    pairs: Sequence[Pairs], qualities: Sequence[dict[str, Floats]], draws: int
+) -> tuple[dict[str, Discard], dict[str, Figure]]:
+    """By quality score the curve over the genuine pairs of all conditions together, and the ratio of the
+    ri curve's area to it.
+
+    Each condition has the same pairs, and in `qualities` the scores of the genuine ones.
+    """
+    same = pairs[0].same
+    threshold = threshold_at_far(np.concatenate([p.scores[~same] for p in pairs]), DISCARD_FAR)
+    genuine = np.concatenate([p.scores[same] for p in pairs])
+    weights = [row[same] for row in bootstrap(pairs[0].people, same, draws, seed=0)]
+    by_score = {name: np.concatenate([quality[name] for quality in qualities]) for name in qualities[0]}
+    # What no score can do better than: the failures have the lowest quality.
+    by_score["oracle"] = (genuine >= threshold).astype(np.float64)
+    curves = {
+        name: error_versus_discard(genuine < threshold, quality, weights)
+        for name, quality in by_score.items()
+    }
+    if "ri" not in curves:
+        return curves, {}
+    areas = {name: curve.area for name, curve in curves.items() if name not in ("ri", "oracle")}
+    return curves, {name: curves["ri"].area / area for name, area in areas.items()}
+
+
+def error_versus_discard(failed: Flags, quality: Floats, weights: Sequence[Floats]) -> Discard:
+    """The curve of (P,) genuine comparisons. `weights` has for each draw how often each counts: (P,), or
+    (P / C,) where the comparisons are the same ones under C conditions, one condition after the other.
 
     Ties are discarded in an order drawn once, so that a score with few values neither gains nor loses
     by the order of the data.
@@ -41,7 +69,9 @@ def error_versus_discard(failed: Flags, quality: Floats, weights: Floats) -> Dis
     order = np.lexsort((np.random.default_rng(0).random(len(quality)), quality))
     failed = failed[order]
     rates = _rates(failed, np.ones(len(failed)))
-    draws = np.array([_area(_rates(failed, row[order])) for row in weights])
+    # Repeated here, a draw at a time: together they would take as often the memory as there are conditions.
+    repeated = (np.tile(row, len(failed) // len(row)) for row in weights)
+    draws = np.array([_area(_rates(failed, row[order])) for row in repeated])
     return Discard(rates, Figure(_area(rates), draws))
 
 

@@ -2,7 +2,8 @@
 
 Verification puts the condition on the second picture of each pair only: a good enrolment against a poor
 probe. Identification compares probes under the condition with a gallery that is left as it is. Every
-recognizer sees the same pixels, and the draws of all intervals are the same.
+recognizer sees the same pixels, and the draws of all intervals are the same. A picture is embedded once,
+as it is; insightface's evaluations, of .bin files as of IJB, add the embedding of its mirror image.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from numpy.typing import NDArray
 
 from calibration.conditions import UNCHANGED, captured, check, enlarge
 from calibration.datasets.dataset import Dataset, Numbers, PairList, Templates
-from calibration.discard import Discard, Reliability, error_versus_discard, reliability
+from calibration.discard import Discard, Reliability, discards, reliability
 from calibration.drift import Drift, drift
-from calibration.identification import Searches, Vectors, search
-from calibration.metrics import Figure, Floats, Pairs, bootstrap, threshold_at_far, verification
+from calibration.identification import Searches, Vectors, identification, search
+from calibration.metrics import Figure, Floats, Pairs, verification
 from calibration.quality_scores import quality_scores
 from edge_fr.detect import Detector
 from edge_fr.embed import Embedder, Embeddings
@@ -29,18 +30,19 @@ from edge_fr.structures import CROP_SIDE_PX
 BATCH = 32
 _UNIT = 1e-3  # FP16 rounds a unit norm by less
 RELIABILITY_FMR = "1e-4"  # the reliability's threshold, a key of the card's impostor_scores
-DISCARD_FAR = 1e-2  # the error-versus-discard curves' threshold, over the pairs of all conditions together
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
     """What one recognizer did under one condition: figures of the scored pairs, if the dataset has
-    pairs, what each group of probes found, and how far its answers for the pictures are from those of the
-    first recognizer, if both have the same weights in different precisions."""
+    pairs, what each group of probes found with the figures of that, and how far its answers for the
+    pictures are from those of the first recognizer, if both have the same weights in different
+    precisions."""
 
     pairs: Pairs | None
     figures: dict[str, Figure]
     searches: dict[str, Searches]
+    identification: dict[str, dict[str, Figure]]
     drift: Drift | None = None
 
 
@@ -49,13 +51,17 @@ class Recognition:
     """All of one recognizer: by condition, and by quality score the curve over all conditions together,
     with the ratio of the `ri` curve's area to it where the recognizer has an `ri`. The quality score
     `base_norm` of the second recognizer and those after it is the first one's embedding norm, where that
-    tells anything. `reliability` says what an `ri` promises."""
+    tells anything. `reliability` says what an `ri` promises where the card has a score for one false match
+    in 10,000, and `false_match_rate` which share of the impostor pairs of all conditions together reaches
+    that score. So many `draws` are behind each interval."""
 
     card: ModelCard
     conditions: dict[str, Measured]
     discards: dict[str, Discard]
     ri_area_ratios: dict[str, Figure]
     reliability: list[Reliability]
+    false_match_rate: float | None
+    draws: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,15 +102,13 @@ def evaluate(
             found = _measure(dataset, clean.vectors, poor.vectors, draws)
             measured[model][condition] = replace(found, drift=poor.drift)
             qualities[model].append(_pair_qualities(dataset, clean.scores, poor.scores))
-    return [
-        Recognition(
-            embedder.card,
-            results,
-            *_discards(dataset, list(results.values()), quality, draws),
-            _reliability(embedder.card, list(results.values()), quality),
-        )
-        for embedder, results, quality in zip(embedders, measured, qualities, strict=True)
-    ]
+    recognitions = []
+    for embedder, results, quality in zip(embedders, measured, qualities, strict=True):
+        pairs = [result.pairs for result in results.values() if result.pairs is not None]
+        curves = discards(pairs, quality, draws) if pairs and quality[0] else ({}, {})
+        promise = _reliability(embedder.card, pairs, quality)
+        recognitions.append(Recognition(embedder.card, results, *curves, *promise, draws))
+    return recognitions
 
 
 def embeddings_needed(dataset: Dataset, conditions: Iterable[str]) -> int:
@@ -199,7 +203,8 @@ def _batches(dataset: Dataset, condition: str) -> Iterator[tuple[Numbers, list[N
 
 def _fused(templates: Templates | None, rows: Embeddings) -> Vectors:
     """The embeddings of the items: of a template, the unit sum over its media of each one's mean raw
-    embedding, weighted by the pictures' weights (the field's test mode with norm and detector score)."""
+    embedding, weighted by the pictures' weights: insightface's test mode N1D1F0, with norm and detector
+    score. Its default N1D1F1 adds the embedding of each picture's mirror image, which is not done here."""
     if templates is None:
         return rows.vectors
     weight = templates.weight * rows.norms
@@ -213,7 +218,7 @@ def _fused(templates: Templates | None, rows: Embeddings) -> Vectors:
 
 
 def _measure(dataset: Dataset, clean: Vectors, poor: Vectors, draws: int) -> Measured:
-    pairs, figures, searches = None, {}, {}
+    pairs, figures, searches, identified = None, {}, {}, {}
     if dataset.pairs is not None:
         pairs = Pairs(
             _scores(dataset.pairs, clean, poor), dataset.pairs.same, _people(dataset), dataset.pairs.folds
@@ -232,7 +237,13 @@ def _measure(dataset: Dataset, clean: Vectors, poor: Vectors, draws: int) -> Mea
             for group, probes in lookup.probes.items()
             if len(probes) and len(lookup.gallery)
         }
-    return Measured(pairs, figures, searches)
+        identified = {
+            group: identification(
+                found, ranks=lookup.ranks, fpirs=lookup.fpirs, within=lookup.open_rank, draws=draws
+            )
+            for group, found in searches.items()
+        }
+    return Measured(pairs, figures, searches, identified)
 
 
 def _scores(pairs: PairList, clean: Vectors, poor: Vectors) -> Floats:
@@ -258,40 +269,15 @@ def _pair_qualities(dataset: Dataset, clean: dict[str, Floats], poor: dict[str, 
     return {name: np.minimum(clean[name][first], poor[name][second]) for name in clean}
 
 
-def _discards(
-    dataset: Dataset, results: list[Measured], qualities: list[dict[str, Floats]], draws: int
-) -> tuple[dict[str, Discard], dict[str, Figure]]:
-    """The curves over the genuine pairs of all conditions together, and the ri's area over each other's."""
-    pairs = [measured.pairs for measured in results if measured.pairs is not None]
-    if not pairs or not qualities[0]:
-        return {}, {}
-    same = pairs[0].same
-    threshold = threshold_at_far(np.concatenate([p.scores[~same] for p in pairs]), DISCARD_FAR)
-    genuine = np.concatenate([p.scores[same] for p in pairs])
-    weights = np.array(
-        [np.tile(row[same], len(pairs)) for row in bootstrap(pairs[0].people, same, draws, seed=0)]
-    )
-    by_score = {name: np.concatenate([quality[name] for quality in qualities]) for name in qualities[0]}
-    # What no score can do better than: the failures have the lowest quality.
-    by_score["oracle"] = (genuine >= threshold).astype(np.float64)
-    discards = {
-        name: error_versus_discard(genuine < threshold, quality, weights)
-        for name, quality in by_score.items()
-    }
-    if "ri" not in discards:
-        return discards, {}
-    areas = {name: discard.area for name, discard in discards.items() if name not in ("ri", "oracle")}
-    return discards, {name: discards["ri"].area / area for name, area in areas.items()}
-
-
 def _reliability(
-    card: ModelCard, results: list[Measured], qualities: list[dict[str, Floats]]
-) -> list[Reliability]:
+    card: ModelCard, pairs: list[Pairs], qualities: list[dict[str, Floats]]
+) -> tuple[list[Reliability], float | None]:
     """The share of genuine pairs, over all conditions, that reach the card's score for one false match in
-    10,000, by their ri; nothing without both."""
-    pairs = [measured.pairs for measured in results if measured.pairs is not None]
+    10,000, by their ri, and of the impostor pairs; nothing without both."""
     if RELIABILITY_FMR not in card.impostor_scores or not pairs or "ri" not in qualities[0]:
-        return []
+        return [], None
+    threshold = card.impostor_scores[RELIABILITY_FMR]
     genuine = np.concatenate([p.scores[p.same] for p in pairs])
+    impostors = np.concatenate([p.scores[~p.same] for p in pairs])
     ri = np.concatenate([quality["ri"] for quality in qualities])
-    return reliability(genuine, ri, card.impostor_scores[RELIABILITY_FMR])
+    return reliability(genuine, ri, threshold), float((impostors >= threshold).mean())

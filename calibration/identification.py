@@ -1,18 +1,33 @@
-"""Searching a gallery: closed- and open-set figures (ISO/IEC 19795-1).
+"""Searching a gallery: closed- and open-set figures, with intervals.
 
 A gallery may hold several pictures of a person: a probe's rank is the place of the first picture of its
-own person in the list of all pictures, as the field's protocols count it. Other people's pictures
-with the same score come first in that list.
+own person in the list of all pictures, as TinyFace's public evaluation counts it. ISO/IEC 19795-1, from
+which FPIR and FNIR come, ranks identities: there all pictures of somebody else take one place together,
+so that a rank, and an FNIR within a rank, can only be better than here. Other people's pictures with the
+same score come first in the list.
+
+Intervals are bootstraps as those of pairs (`metrics`): the people among the probes are drawn, and the
+strangers' pictures, for nobody says which of them show one person. The gallery stays as it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.metrics import Flags, Floats, Numbers, threshold_at_far
+from calibration.metrics import (
+    Figure,
+    Floats,
+    Numbers,
+    measurable,
+    short,
+    threshold_at_far,
+    thresholds,
+    with_draws,
+)
 from edge_fr.errors import InputError
 
 _SCORES_AT_ONCE = 16_000_000  # 64 MB
@@ -22,9 +37,10 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Searches:
-    """What probes found: of (P,) people who are enrolled the best score with a picture of their `own`
-    and its `rank`, from 1; of (S,) `strangers` the best score with anybody."""
+    """What probes found: of (P,) probes of `people` who are enrolled the best score with a picture of
+    their `own` and its `rank`, from 1; of (S,) `strangers` the best score with anybody."""
 
+    people: Numbers
     own: Floats
     rank: Numbers
     strangers: Floats
@@ -36,17 +52,54 @@ class Searches:
     def fnir_at_fpir(self, fpir: float, *, rank: int = 1) -> float:
         """Open set: the share of enrolled probes that are missed, by score or by a place after `rank`,
         where a share `fpir` of the strangers raises an alarm."""
-        return float(1 - self._found(threshold_at_far(self.strangers, fpir), rank).mean())
+        return float(self._fnir(np.array([threshold_at_far(self.strangers, fpir)]), rank)[0])
 
     def curve(self, *, rank: int = 1) -> tuple[Floats, Floats]:
-        """FPIR and FNIR at the scores of the strangers, from the highest down."""
-        thresholds = np.sort(self.strangers)[::-1]
-        found = np.sort(self.own[self.rank <= rank])
-        reached = len(found) - np.searchsorted(found, thresholds, side="left")
-        return np.arange(1, len(thresholds) + 1) / len(thresholds), 1 - reached / len(self.own)
+        """FPIR from one of the strangers to all of them, and `fnir_at_fpir` there."""
+        count = len(self.strangers)
+        return np.arange(1, count + 1) / count, self._fnir(thresholds(self.strangers)[1:], rank)
 
-    def _found(self, threshold: float, rank: int) -> Flags:
-        return (self.own >= threshold) & (self.rank <= rank)
+    def drawn(self, draws: int, seed: int = 0) -> Iterator[Searches]:
+        """The searches when people are drawn anew, with replacement, each with all of their probes, and
+        the strangers' pictures one by one. The same probes and seed give the same draws."""
+        rng = np.random.default_rng(seed)
+        _, person = np.unique(self.people, return_inverse=True)
+        number = int(person.max()) + 1
+        for _ in range(draws):
+            times = np.bincount(rng.integers(0, number, number), minlength=number)
+            probes = np.repeat(np.arange(len(person)), times[person])
+            strangers = rng.integers(0, len(self.strangers), len(self.strangers))
+            yield Searches(
+                self.people[probes], self.own[probes], self.rank[probes], self.strangers[strangers]
+            )
+
+    def _fnir(self, levels: Floats, rank: int) -> Floats:
+        """The share of probes missed at each of these thresholds."""
+        found = np.sort(self.own[self.rank <= rank])
+        return np.asarray(1 - (len(found) - np.searchsorted(found, levels)) / len(self.own), np.float64)
+
+
+def identification(
+    searches: Searches,
+    *,
+    ranks: tuple[int, ...],
+    fpirs: tuple[float, ...],
+    within: int,
+    draws: int,
+    seed: int = 0,
+) -> dict[str, Figure]:
+    """rank1 and so on, and fnir_at_fpir_1e-2 and so on of probes found `within` so many pictures, for the
+    rates that are at least one of the strangers."""
+    told = [fpir for fpir in fpirs if measurable(fpir, len(searches.strangers))]
+    suffix = f"_within_rank{within}" if within > 1 else ""
+
+    def values(some: Searches) -> dict[str, float]:
+        found = {f"rank{rank}": some.rank_rate(rank) for rank in ranks}
+        for fpir in told:
+            found[f"fnir_at_fpir_{short(fpir)}{suffix}"] = some.fnir_at_fpir(fpir, rank=within)
+        return found
+
+    return with_draws(values(searches), [values(some) for some in searches.drawn(draws, seed)])
 
 
 def search(
@@ -70,4 +123,4 @@ def search(
     highest = np.empty(len(strangers))
     for start in range(0, len(strangers), step):
         highest[start : start + step] = (strangers[start : start + step] @ gallery.T).max(axis=1)
-    return Searches(own, rank, highest)
+    return Searches(probe_people, own, rank, highest)

@@ -3,10 +3,10 @@
 python -m calibration.impostor_scores MODEL FOLDER --identities CSV [--eyes X1 Y1 X2 Y2] [--write DATA]
 
 One picture of each identity is embedded and every pair of identities compared. The CSV has the columns
-image,identity. Pictures are aligned 112x112 crops, or all have the eyes at --eyes (pixels) and are
-warped to the template by these two points. --write puts the table into the card of MODEL, a file, under
-the name DATA. Two pictures of one person under two names count as different people and spoil the rarest
-rates: --worst lists the pairs to look at.
+image,identity, and 46 identities or more need a picture. Pictures are aligned 112x112 crops, or all have
+the eyes at --eyes (pixels) and are warped to the template by these two points. --write puts the table
+into the card of MODEL, a file, under the name DATA. Two pictures of one person under two names count as
+different people and spoil the rarest rates: --worst lists the pairs to look at.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -21,53 +22,85 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.cards import change_card, own_file
+from calibration.metrics import short
 from edge_fr.embed import Embedder
 from edge_fr.engine import open_engine
-from edge_fr.errors import ImageError, InputError
+from edge_fr.errors import EdgeFrError, ImageError, InputError
+from edge_fr.image import TEMPLATE, read_image
 from edge_fr.models import resolve
 from edge_fr.structures import CROP_SIDE_PX
 
 FALSE_MATCH_RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 MIN_PAIRS = 100  # rarer rates are left out: a few wrong names in the data would decide them
+FEWEST_IDENTITIES = 46  # they make 1,035 pairs: with 45 the most frequent rate has fewer than MIN_PAIRS
 BATCH = 32
-TEMPLATE_EYES = ((38.2946, 51.6963), (73.5318, 51.5014))
 
 Point = tuple[float, float]
 
 
 def impostor_scores(scores: NDArray[np.float32]) -> dict[str, float]:
-    """For each false-match rate, the score that so many of the impostor `scores` reach or exceed."""
+    """For each false-match rate, the score that so many of the impostor `scores` reach or exceed; empty for
+    fewer than 1,000 scores."""
     table = {}
     for rate in FALSE_MATCH_RATES:
         count = int(rate * scores.size)
         if count >= MIN_PAIRS:
-            table[f"{rate:.0e}".replace("e-0", "e-")] = round(float(np.partition(scores, -count)[-count]), 4)
+            table[short(rate)] = round(float(np.partition(scores, -count)[-count]), 4)
     return table
 
 
 def one_per_identity(folder: Path, identities: Path) -> list[Path]:
-    """The first picture, by name, of each identity that has one in `folder`."""
-    with identities.open(newline="", encoding="utf-8") as file:
-        rows = sorted((row["image"], row["identity"]) for row in csv.DictReader(file))
+    """The first picture, by name, of each identity that has one in `folder`.
+
+    InputError for a CSV that cannot be read, and for fewer than FEWEST_IDENTITIES.
+    """
     first: dict[str, Path] = {}
-    for image, identity in rows:
+    for image, identity in sorted(_rows(identities)):
         if identity not in first and (folder / image).is_file():
             first[identity] = folder / image
-    if len(first) < 2:
-        raise InputError(f"{folder} has pictures of {len(first)} identities of {identities}, expected many")
+    count = len(first)
+    if count < FEWEST_IDENTITIES:
+        raise InputError(
+            f"{folder} has pictures of {count} identities of {identities}, which make "
+            f"{count * (count - 1) // 2} pairs of two people; at least 1,000 pairs ({FEWEST_IDENTITIES} "
+            f"identities) are needed: give a FOLDER and --identities with more people"
+        )
     return list(first.values())
+
+
+def _rows(identities: Path) -> list[tuple[str, str]]:
+    """Image and identity of each line of the CSV."""
+    expected = "a CSV file in UTF-8 with the columns image and identity"
+    rows = []
+    try:
+        with identities.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            columns = list(reader.fieldnames or ())
+            if not {"image", "identity"} <= set(columns):
+                raise InputError(f"--identities {identities} has the columns {columns}, expected {expected}")
+            for row in reader:
+                if not row["image"] or not row["identity"]:
+                    raise InputError(
+                        f"--identities {identities}, line {reader.line_num}: image is {row['image']!r} and "
+                        f"identity {row['identity']!r}, expected both"
+                    )
+                rows.append((row["image"], row["identity"]))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"--identities {identities} cannot be read ({error}); expected {expected}"
+        ) from error
+    return rows
 
 
 def read_crop(path: Path, eyes: tuple[Point, Point] | None) -> NDArray[np.uint8]:
     """A (112, 112, 3) uint8 BGR crop; with `eyes`, warped so that these points meet the template's."""
-    image = cv2.imread(str(path))
-    if image is None:
-        raise ImageError(f"{path} cannot be read as a picture")
+    image = read_image(path)
     if eyes is not None:
-        image = cv2.warpAffine(image, _similarity(eyes), (CROP_SIDE_PX, CROP_SIDE_PX))
+        warped = cv2.warpAffine(image, _similarity(eyes), (CROP_SIDE_PX, CROP_SIDE_PX))
+        image = np.asarray(warped, np.uint8)
     if image.shape[:2] != (CROP_SIDE_PX, CROP_SIDE_PX):
         raise ImageError(f"{path} is {image.shape[:2]}, expected 112x112 aligned crops; else give --eyes")
-    return np.asarray(image, np.uint8)
+    return image
 
 
 def embed(embedder: Embedder, paths: list[Path], eyes: tuple[Point, Point] | None) -> NDArray[np.float32]:
@@ -81,13 +114,16 @@ def embed(embedder: Embedder, paths: list[Path], eyes: tuple[Point, Point] | Non
 def _similarity(eyes: tuple[Point, Point]) -> NDArray[np.float64]:
     """The (2, 3) rotation, scale and shift that moves two points onto the template's eyes."""
     left, right = (complex(*point) for point in eyes)
-    to_left, to_right = (complex(*point) for point in TEMPLATE_EYES)
+    if left == right:
+        raise InputError(f"--eyes are both at {eyes[0]}, expected X1 Y1 X2 Y2 of two different points")
+    # Rounded to the digits that the template is written with: float32 would move single grey levels.
+    to_left, to_right = (complex(*point) for point in TEMPLATE[:2].astype(np.float64).round(4))
     turn = (to_right - to_left) / (right - left)
     shift = to_left - turn * left
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m calibration.impostor_scores")
     parser.add_argument("model", help="a named model or an .onnx file")
     parser.add_argument("folder", type=Path)
@@ -96,12 +132,17 @@ def main() -> None:
     parser.add_argument("--write", metavar="DATA", help="put the table into the card; what the pictures are")
     parser.add_argument("--worst", type=int, default=0, metavar="N", help="list the N most alike pairs")
     parser.add_argument("--unproven", action="store_true", help="an int8 file without a passing verdict, too")
-    arguments = parser.parse_args()
     try:
-        if arguments.write:
-            own_file(arguments.model)
-    except InputError as error:
-        parser.error(str(error))
+        _measure(parser.parse_args(arguments))
+    except EdgeFrError as error:
+        print(f"impostor_scores: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _measure(arguments: argparse.Namespace) -> None:
+    if arguments.write:
+        own_file(arguments.model)
     model = resolve(arguments.model)
     eyes = None if arguments.eyes is None else (tuple(arguments.eyes[:2]), tuple(arguments.eyes[2:]))
     paths = one_per_identity(arguments.folder, arguments.identities)
@@ -118,4 +159,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,15 +2,15 @@
 
 Scores are cosine similarities, higher is better; a pair is accepted when its score is at least the
 threshold. Intervals are 95 % percentile bootstraps that draw identities, not pairs: the pairs of one
-person are not independent of each other. The same pairs and seed give the same draws, so that figures
-of two recognizers can be subtracted draw by draw.
+person are not independent of each other. Where nobody knows who the people are (insightface's .bin
+files) pairs are drawn, and the intervals are too narrow if people come in several. The same pairs and
+seed give the same draws, so that figures of two recognizers can be subtracted draw by draw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,12 +59,45 @@ class Pairs:
     def __post_init__(self) -> None:
         if not np.isfinite(self.scores).all():
             raise InputError(f"{np.count_nonzero(~np.isfinite(self.scores))} scores are no finite numbers")
-        genuine = np.count_nonzero(self.same)
-        if genuine in (0, len(self.same)):
+        if 0 in (self.genuine, self.impostors):
             raise InputError(
-                f"{genuine} of {len(self.same)} pairs show one person twice, expected pairs of one person "
-                f"and pairs of two"
+                f"{self.genuine} of {len(self.same)} pairs show one person twice, expected pairs of one "
+                f"person and pairs of two"
             )
+
+    @property
+    def genuine(self) -> int:
+        """How many show one person."""
+        return int(np.count_nonzero(self.same))
+
+    @property
+    def impostors(self) -> int:
+        """How many show two people."""
+        return len(self.same) - self.genuine
+
+
+@dataclass(frozen=True, eq=False)
+class Accepted:
+    """How many `impostors` and `genuine` pairs (K + 1,) score at least as high as each of K distinct
+    scores, from the highest down; first of all none."""
+
+    impostors: Floats
+    genuine: Floats
+
+    def roc(self) -> tuple[Floats, Floats]:
+        """The shares of impostor and of genuine pairs accepted, from no score to all of them."""
+        return self.impostors / self.impostors[-1], self.genuine / self.genuine[-1]
+
+    def tar_at_far(self, far: float) -> float:
+        """The share of genuine pairs accepted where at most a share `far` of the impostor pairs is."""
+        allowed = np.floor(far * self.impostors[-1] + 1e-9)
+        at = np.searchsorted(self.impostors, allowed, side="right") - 1
+        return float(self.genuine[at] / self.genuine[-1])
+
+    def auc(self) -> float:
+        """The probability that a genuine pair scores above an impostor pair, ties counted half."""
+        far, tar = self.roc()
+        return float((np.diff(far) * (tar[1:] + tar[:-1])).sum() / 2)
 
 
 class Ranked:
@@ -81,21 +114,15 @@ class Ranked:
         self._ends = np.flatnonzero(np.r_[scores[1:] != scores[:-1], True])
         self.scores = scores[self._ends]  # the distinct ones
 
-    def roc(self, weights: Floats) -> tuple[Floats, Floats]:
-        """The shares of impostor and of genuine pairs accepted, from no score to all of them."""
-        genuine, impostors = self._accepted(weights)
-        return impostors / impostors[-1], genuine / genuine[-1]
-
-    def tar_at_far(self, far: float, weights: Floats) -> float:
-        """The share of genuine pairs accepted where at most a share `far` of the impostor pairs is."""
-        genuine, impostors = self._accepted(weights)
-        allowed = np.floor(far * impostors[-1] + 1e-9)
-        return float(genuine[np.searchsorted(impostors, allowed, side="right") - 1] / genuine[-1])
+    def accepted(self, weights: Floats) -> Accepted:
+        """The pairs that reach each distinct score."""
+        ordered = weights[self._order]
+        genuine = self._cumulated(np.where(self._same, ordered, 0.0))
+        return Accepted(self._cumulated(np.where(self._same, 0.0, ordered)), genuine)
 
     def auc(self, weights: Floats) -> float:
-        """The probability that a genuine pair scores above an impostor pair, ties counted half."""
-        far, tar = self.roc(weights)
-        return float((np.diff(far) * (tar[1:] + tar[:-1])).sum() / 2)
+        """`Accepted.auc`, where nothing else is asked for."""
+        return self.accepted(weights).auc()
 
     def accuracy(self, weights: Floats) -> float:
         """Cross-validated accuracy: each fold is judged at the threshold that is best on the others,
@@ -125,11 +152,6 @@ class Ranked:
         distinct = int(np.searchsorted(-self.scores, -threshold, side="right"))
         return int(self._ends[distinct - 1]) + 1 if distinct else 0
 
-    def _accepted(self, weights: Floats) -> tuple[Floats, Floats]:
-        ordered = weights[self._order]
-        genuine = self._cumulated(np.where(self._same, ordered, 0.0))
-        return genuine, self._cumulated(np.where(self._same, 0.0, ordered))
-
     def _cumulated(self, ordered: Floats) -> Floats:
         """The sums over the pairs that reach each distinct score, from none to all."""
         return np.concatenate([[0.0], np.cumsum(ordered)[self._ends]])
@@ -138,19 +160,35 @@ class Ranked:
 def verification(
     pairs: Pairs, *, fars: tuple[float, ...] = (1e-2, 1e-3), draws: int = 400, seed: int = 0
 ) -> dict[str, Figure]:
-    """auc, tar_at_far_1e-2 and so on, and accuracy where the pairs have folds."""
+    """auc, tar_at_far_1e-2 and so on, and accuracy where the pairs have folds.
+
+    A FAR that is less than one of the impostor pairs is left out: the TAR there would be the one without
+    any false accept.
+    """
     ranked = Ranked(pairs)
-    figures: dict[str, Callable[[Floats], float]] = {"auc": ranked.auc}
-    for far in fars:
-        figures[f"tar_at_far_{short(far)}"] = partial(ranked.tar_at_far, far)
-    if pairs.folds is not None:
-        figures["accuracy"] = ranked.accuracy
-    ones = np.ones(len(pairs.scores))
-    samples: dict[str, list[float]] = {name: [] for name in figures}
-    for weights in bootstrap(pairs.people, pairs.same, draws, seed):
-        for name, figure in figures.items():
-            samples[name].append(figure(weights))
-    return {name: Figure(figure(ones), np.array(samples[name])) for name, figure in figures.items()}
+    told = [far for far in fars if measurable(far, pairs.impostors)]
+
+    def values(weights: Floats) -> dict[str, float]:
+        accepted = ranked.accepted(weights)
+        found = {"auc": accepted.auc()}
+        for far in told:
+            found[f"tar_at_far_{short(far)}"] = accepted.tar_at_far(far)
+        if pairs.folds is not None:
+            found["accuracy"] = ranked.accuracy(weights)
+        return found
+
+    drawn = [values(weights) for weights in bootstrap(pairs.people, pairs.same, draws, seed)]
+    return with_draws(values(np.ones(len(pairs.scores))), drawn)
+
+
+def with_draws(values: dict[str, float], drawn: list[dict[str, float]]) -> dict[str, Figure]:
+    """Values by name, and what they were in each draw."""
+    return {name: Figure(value, np.array([draw[name] for draw in drawn])) for name, value in values.items()}
+
+
+def measurable(rate: float, attempts: int) -> bool:
+    """Whether the rate is at least one of so many attempts; a lower one cannot be told from none."""
+    return rate * attempts > 1 - 1e-9  # 1e-9: the product is rounded
 
 
 def bootstrap(people: Numbers | None, same: Flags, draws: int, seed: int) -> Iterator[Floats]:
@@ -177,9 +215,14 @@ def bootstrap(people: Numbers | None, same: Flags, draws: int, seed: int) -> Ite
 
 def threshold_at_far(impostors: Floats, far: float) -> float:
     """The lowest threshold that no more than a share `far` of the impostor scores reaches."""
-    allowed = int(far * len(impostors) + 1e-9)
+    return float(thresholds(impostors)[int(far * len(impostors) + 1e-9)])
+
+
+def thresholds(impostors: Floats) -> Floats:
+    """(N + 1,) the lowest threshold that no more than k of N scores reach, for k from 0 to N; where all
+    of them may, it is the lowest score."""
     worst = np.sort(impostors)[::-1]
-    return float(np.nextafter(worst[allowed], np.inf)) if allowed < len(worst) else float(worst[-1])
+    return np.append(np.nextafter(worst, np.inf), worst[-1])
 
 
 def short(rate: float) -> str:

@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from calibration.datasets.dataset import Dataset
-from calibration.discard import SHARES
-from calibration.evaluate import DISCARD_FAR, Recognition
+from calibration.discard import DISCARD_FAR, SHARES
+from calibration.evaluate import Recognition
 from calibration.metrics import Floats, Ranked
 from edge_fr.errors import MissingDependencyError
 
@@ -39,19 +39,25 @@ class _Curve(NamedTuple):
 
 
 def draw(dataset: Dataset, recognitions: list[Recognition], folder: Path) -> list[Path]:
-    """Writes roc.png, identification.png and discard.png, those that there is something for, into the
-    folder, which is made; returns their paths."""
-    pictures: dict[str, Figure] = {}
-    if dataset.pairs is not None:
-        pictures["roc.png"] = _roc(dataset, recognitions)
-    if any(measured.searches for r in recognitions for measured in r.conditions.values()):
-        pictures["identification.png"] = _identification(dataset, recognitions)
-    if any(recognition.discards for recognition in recognitions):
-        pictures["discard.png"] = _discard(dataset, recognitions)
+    """Writes what `pictures` gives into the folder, which is made; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in pictures.items():
-        picture.savefig(folder / name, dpi=120)
-    return [folder / name for name in pictures]
+    paths = []
+    for name, picture in pictures(dataset, recognitions).items():
+        paths.append(folder / name)
+        picture.savefig(paths[-1], dpi=120)
+    return paths
+
+
+def pictures(dataset: Dataset, recognitions: list[Recognition]) -> dict[str, Figure]:
+    """roc.png, identification.png and discard.png, those that there is something for, by their names."""
+    found: dict[str, Figure] = {}
+    if dataset.pairs is not None:
+        found["roc.png"] = _roc(dataset, recognitions)
+    if any(measured.searches for r in recognitions for measured in r.conditions.values()):
+        found["identification.png"] = _identification(dataset, recognitions)
+    if any(recognition.discards for recognition in recognitions):
+        found["discard.png"] = _discard(dataset, recognitions)
+    return found
 
 
 def _roc(dataset: Dataset, recognitions: list[Recognition]) -> Figure:
@@ -60,8 +66,8 @@ def _roc(dataset: Dataset, recognitions: list[Recognition]) -> Figure:
     for number, recognition in enumerate(recognitions):
         for condition, measured in recognition.conditions.items():
             assert measured.pairs is not None
-            far, tar = Ranked(measured.pairs).roc(np.ones(len(measured.pairs.scores)))
-            curves.append(_Curve(number, condition, far, tar))
+            accepted = Ranked(measured.pairs).accepted(np.ones(len(measured.pairs.scores)))
+            curves.append(_Curve(number, condition, *accepted.roc()))
     picture, (axes,) = _canvas(1)
     axes.set(
         title=f"Verification on {dataset.title}, {len(dataset.pairs.same)} pairs",

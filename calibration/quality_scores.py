@@ -20,7 +20,7 @@ from edge_fr.quality import QualityGate, QualityPolicy
 from edge_fr.structures import CROP_SIDE_PX, Faces, Frame
 
 # Where YuNet's box lies in an aligned crop (the median of 34 faces).
-_BOX = np.array([19, 14, 97, 117], np.float32)
+FACE_BOX = np.array([19, 14, 97, 117], np.float32)
 _SAME_FACE_IOU = 0.3
 _CAPTURED_AT = datetime(2000, 1, 1, tzinfo=timezone.utc)  # the gate does not look at it
 
@@ -28,7 +28,7 @@ _CAPTURED_AT = datetime(2000, 1, 1, tzinfo=timezone.utc)  # the gate does not lo
 def quality_scores(picture: NDArray[np.uint8], detector: Detector | None) -> dict[str, float]:
     """The scores of a square picture of an aligned face; `detector_score` only with a detector."""
     scale = np.float32(picture.shape[0] / CROP_SIDE_PX)
-    box = _BOX * scale
+    box = FACE_BOX * scale
     faces = Faces(box[None], np.ones(1, np.float32), TEMPLATE[None] * scale)
     judged = QualityGate(QualityPolicy())(Frame(picture, 0, _CAPTURED_AT), faces)
     assert judged.quality is not None

@@ -10,12 +10,15 @@ import cv2
 import numpy as np
 
 from calibration.datasets.dataset import Dataset
-from calibration.discard import LARGEST_SHARE, Discard
-from calibration.evaluate import DISCARD_FAR, RELIABILITY_FMR, Measured, Recognition
-from calibration.identification import Searches
-from calibration.metrics import Figure, short
+from calibration.discard import DISCARD_FAR, LARGEST_SHARE, Discard
+from calibration.evaluate import RELIABILITY_FMR, Measured, Recognition
+from calibration.metrics import Figure
+from calibration.quality_scores import FACE_BOX
 from edge_fr.engine import ModelCard
+from edge_fr.image import TEMPLATE
+from edge_fr.structures import CROP_SIDE_PX
 
+_CARD_SCORE = f"the card's score for one false match in {1 / float(RELIABILITY_FMR):,.0f}"
 _DISCARDED = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 Json = dict[str, Any]
 
@@ -39,13 +42,14 @@ def to_json(dataset: Dataset, recognitions: list[Recognition], detector: ModelCa
             ),
         },
         "opencv": cv2.__version__,  # its resizing makes the low-resolution conditions
+        "intervals": {"draws": base.draws, "drawn": "pairs" if dataset.people is None else "identities"},
         "edc_settings": {"threshold_at_far": DISCARD_FAR, "area_to_share": LARGEST_SHARE},
         "ri_reliability_fmr": RELIABILITY_FMR,
         "detector": None if detector is None else _model(detector),
-        **_recognition(dataset, base),
+        **_recognition(base),
         "others": [
             {
-                **_recognition(dataset, other),
+                **_recognition(other),
                 "difference": _difference(base, other),
                 "drift": {
                     name: asdict(measured.drift)
@@ -68,6 +72,8 @@ def lines(dataset: Dataset, recognitions: list[Recognition]) -> Iterator[str]:
             for figure in ("tar_at_far_1e-2", "auc", "accuracy"):
                 if figure in measured.figures:
                     words.append(f"{figure} {_text(measured.figures[figure])}")
+            if measured.pairs is not None and "tar_at_far_1e-2" not in measured.figures:
+                words.append(f"{measured.pairs.impostors} impostor pairs are too few for a FAR of 1e-2")
             if recognition is not base and "tar_at_far_1e-2" in measured.figures:
                 change = (
                     measured.figures["tar_at_far_1e-2"] - base.conditions[name].figures["tar_at_far_1e-2"]
@@ -79,15 +85,24 @@ def lines(dataset: Dataset, recognitions: list[Recognition]) -> Iterator[str]:
                 words.append(f"mean cosine {measured.drift.mean_cosine:.4f}")
                 if measured.drift.ri_spearman is not None:
                     words.append(f"ri rank {measured.drift.ri_spearman:.4f}")
-            for group, searches in measured.searches.items():
-                words.append(f"rank-1{'' if group == 'all' else ' ' + group} {searches.rank_rate(1):.4f}")
+            for group, figures in measured.identification.items():
+                rank = "rank-1" if group == "all" else f"rank-1 {group}"
+                words.append(f"{rank} {_text(figures['rank1'])}")
             yield "  ".join(words)
         for name, discard in recognition.discards.items():
             start = f"of {discard.rates[0]:.4f}"
             yield f"  error versus discard by {name:<15} area {_text(discard.area)} {start}"
         for row in recognition.reliability:
-            found = f"{row.matched:.3f} of {row.pairs} pairs match"
-            yield f"  ri {row.low:.1f} to {row.high:.1f}: {found} at a false-match rate of {RELIABILITY_FMR}"
+            found = f"{row.matched:.3f} of {row.pairs} genuine pairs reach {_CARD_SCORE}"
+            yield f"  ri {row.low:.1f} to {row.high:.1f}: {found}"
+        if recognition.false_match_rate is not None:
+            pairs = [m.pairs.impostors for m in recognition.conditions.values() if m.pairs is not None]
+            share = f"{recognition.false_match_rate:.6f} of {sum(pairs)}"
+            yield f"  of the impostor pairs under the same conditions {share} reach it"
+    if any("px" in name for name in base.conditions):
+        face, eyes = FACE_BOX[2] - FACE_BOX[0], TEMPLATE[1, 0] - TEMPLATE[0, 0]
+        sizes = f"the face in it {face / CROP_SIDE_PX:.2f} N, its eyes {eyes / CROP_SIDE_PX:.2f} N apart"
+        yield f"pxN: the aligned crop is N px wide, {sizes}"
 
 
 def headlines(data: str, recognition: Recognition) -> dict[str, float]:
@@ -105,19 +120,20 @@ def _text(figure: Figure) -> str:
     return f"{figure.value:.4f} [{low:.4f}, {high:.4f}]"
 
 
-def _recognition(dataset: Dataset, recognition: Recognition) -> Json:
+def _recognition(recognition: Recognition) -> Json:
     return {
         "model": _model(recognition.card),
-        "conditions": {
-            name: _measured(dataset, measured) for name, measured in recognition.conditions.items()
-        },
+        "conditions": {name: _measured(measured) for name, measured in recognition.conditions.items()},
         "edc": {
             name: _discard(discard, recognition.ri_area_ratios.get(name))
             for name, discard in recognition.discards.items()
         },
         **(
-            {"ri_reliability": [row._asdict() for row in recognition.reliability]}
-            if recognition.reliability
+            {
+                "ri_reliability": [row._asdict() for row in recognition.reliability],
+                "ri_reliability_found_fmr": round(recognition.false_match_rate, 6),
+            }
+            if recognition.false_match_rate is not None
             else {}
         ),
     }
@@ -130,24 +146,19 @@ def _model(card: ModelCard) -> Json:
     return told
 
 
-def _measured(dataset: Dataset, measured: Measured) -> Json:
-    result: Json = {name: _figure(figure) for name, figure in measured.figures.items()}
-    if measured.searches:
-        found = {group: _searches(dataset, searches) for group, searches in measured.searches.items()}
-        result["identification"] = found
-    return result
-
-
-def _searches(dataset: Dataset, searches: Searches) -> Json:
-    assert dataset.lookup is not None
-    result: Json = {"probes": len(searches.rank)}
-    for rank in dataset.lookup.ranks:
-        result[f"rank{rank}"] = round(searches.rank_rate(rank), 5)
-    within = dataset.lookup.open_rank
-    for fpir in dataset.lookup.fpirs:
-        if fpir * len(searches.strangers) >= 1:  # with fewer strangers the rate cannot be told from 0
-            name = f"fnir_at_fpir_{short(fpir)}" + (f"_within_rank{within}" if within > 1 else "")
-            result[name] = round(searches.fnir_at_fpir(fpir, rank=within), 5)
+def _measured(measured: Measured) -> Json:
+    result: Json = {}
+    if measured.pairs is not None:
+        result = {"genuine_pairs": measured.pairs.genuine, "impostor_pairs": measured.pairs.impostors}
+    result |= {name: _figure(figure) for name, figure in measured.figures.items()}
+    if measured.identification:
+        result["identification"] = {
+            group: {
+                "probes": len(measured.searches[group].rank),
+                **{name: _figure(figure) for name, figure in figures.items()},
+            }
+            for group, figures in measured.identification.items()
+        }
     return result
 
 

@@ -18,9 +18,10 @@ from onnx import NodeProto, helper
 from onnx_files import save, tensor
 
 from calibration.__main__ import main
-from calibration.candidates import Candidates
+from calibration.candidates import Candidates, check_pairs
 from calibration.convert import load, ready_for_int8, smaller_card
 from calibration.court import BOUNDS, Breach, Cost, Finding, Harm, Kept, better, search
+from calibration.datasets import open_dataset
 from calibration.drift import Drift, drift
 from calibration.harm import rank, shares
 from calibration.quantize import Target
@@ -28,7 +29,8 @@ from calibration.strata import FACES, in_every_stratum, stratify
 from edge_fr.cards import read_card
 from edge_fr.embed import Embeddings
 from edge_fr.engine import open_engine
-from edge_fr.errors import CardError, InputError
+from edge_fr.errors import CardError, InputError, ModelNotFoundError
+from edge_fr.models import resolve
 
 GOOD = Drift(100, 0.999, 0.99, 0.999, 0.001, 0.01)
 # How many times the other channels one channel is. In 8 bits of one scale the others are left with
@@ -347,7 +349,7 @@ def test_the_page_holds_every_figure_and_needs_nothing_from_elsewhere(passed: Pa
 
 
 def test_labelled_faces_are_measured_under_each_condition(crops: Path, tmp_path: Path) -> None:
-    labelled = drawn_people.lfw_folder(tmp_path / "lfw")
+    labelled = drawn_people.lfw_folder(tmp_path / "lfw", folds=10, half=10)
     model = recognizer(tmp_path / "face.onnx", outliers={"second": BLURRED})
     out = tmp_path / "face.int8.onnx"
     assert court(model, crops, out, "--dataset", f"lfw:{labelled}", "--conditions", "clean,px16") == 0
@@ -357,6 +359,54 @@ def test_labelled_faces_are_measured_under_each_condition(crops: Path, tmp_path:
     assert report["labelled_faces"] == "LFW"
     assert set(trials[report["chosen"]]["tar_drops"]) == {"clean", "px16"}  # type: ignore[call-overload]
     assert trials[0]["tar_drops"] == {}  # its strata failed
+
+
+def test_labelled_faces_that_are_not_aligned_are_found_by_the_detector(
+    crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        resolve("yunet")
+    except ModelNotFoundError as error:
+        pytest.skip(f"needs the detector: {error}")
+    for person in range(10):
+        for number in range(5):
+            drawn_people.write(tmp_path / f"people/{person}/{number}.png", f"{person}", number, side=150)
+    model, out = recognizer(tmp_path / "face.onnx"), tmp_path / "face.int8.onnx"
+    options = ("--dataset", f"people:{tmp_path}/people")
+    assert court(model, crops, out, *options) == 1
+    assert "0.png is 150x150, expected an aligned 112x112 crop; name a detector" in capsys.readouterr().err
+    assert court(model, crops, out, *options, "--detector", "yunet") == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "no face found in 50 pictures of people, which were taken whole"  # none is a face
+
+
+def test_labelled_faces_that_give_no_tar_are_refused_before_the_work(
+    crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = drawn_people.lfw_folder(tmp_path / "lfw", folds=11, half=9)
+    enough = drawn_people.lfw_folder(tmp_path / "more", folds=10, half=10)
+    for person, count in (("A", 15), ("B", 5)):  # 115 pairs of one person
+        for number in range(count):
+            drawn_people.write(tmp_path / f"two/{person}/{number}.png", person, number)
+    unpaired = drawn_people.tinyface_folder(tmp_path / "tiny")
+    model, out = recognizer(tmp_path / "face.onnx"), tmp_path / "face.int8.onnx"
+    for dataset, complaint in (
+        (f"lfw:{few}", "LFW has 99 pairs of two people, expected at least 100: with fewer there is no TAR"),
+        (f"people:{tmp_path}/two", "two has 75 pairs of two people, expected at least 100"),
+        (f"tinyface:{unpaired}", "TinyFace has no pairs of faces, from which a TAR could be told"),
+    ):
+        assert court(model, crops, out, "--dataset", dataset) == 1
+        said = capsys.readouterr().err
+        assert complaint in said
+        assert "calibrating" not in said
+        assert not out.exists()
+        original, own = load(model)
+        judged = in_every_stratum([drawn_people.crop("somebody", 1)], FACES)
+        with pytest.raises(InputError, match=complaint):
+            Candidates(
+                model, original, {}, own, judged, tmp_path, target="cpu", dataset=open_dataset(dataset)
+            )
+    check_pairs(open_dataset(f"lfw:{enough}"))  # 100 pairs of two people
 
 
 @pytest.mark.parametrize(

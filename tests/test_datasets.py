@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import shutil
 from collections.abc import Callable
@@ -19,9 +20,10 @@ from drawn_people import (
     tinyface_folder,
     write,
 )
+from numpy.typing import NDArray
 
 from calibration.datasets import open_dataset
-from calibration.datasets.dataset import one_picture_each
+from calibration.datasets.dataset import Crops, Dataset, one_picture_each
 from calibration.datasets.ijb import connected
 from edge_fr.errors import ImageError, InputError
 from edge_fr.image import TEMPLATE, align
@@ -403,7 +405,27 @@ def test_a_detected_face_is_aligned_and_a_picture_without_one_taken_whole_and_co
     assert dataset.whole == set()
     dataset = open_dataset(f"tinyface:{tmp_path}", detector_of(None))
     assert np.array_equal(dataset.read(0), cv2.resize(picture, (112, 112), interpolation=cv2.INTER_CUBIC))
-    assert dataset.whole == {"17_1.jpg"}
+    assert dataset.whole == {"Gallery_Match/17_1.jpg"}
+
+
+@pytest.mark.parametrize("form", ["people", "lfw"])
+def test_pictures_of_one_name_in_two_folders_are_counted_apart(form: str, tmp_path: Path) -> None:
+    if form == "people":
+        for person in ("A", "B"):
+            for number in (0, 1):
+                write(tmp_path / person / f"{number}.png", person, number, side=150)
+        expected = {"A/0.png", "A/1.png", "B/0.png", "B/1.png"}
+    else:
+        lfw_folder(tmp_path)
+        pictures = list((tmp_path / "aligned112").glob("*"))
+        for path in pictures:
+            write(path, path.stem, 0, side=150)
+        named = open_dataset(f"lfw:{tmp_path}").names
+        expected = {f"aligned112/{name}" for name in named}
+    dataset = open_dataset(f"{form}:{tmp_path}", detector_of(None))
+    for i in range(len(dataset.names)):
+        dataset.read(i)
+    assert dataset.whole == expected
 
 
 # IJB
@@ -516,6 +538,25 @@ def test_the_digest_follows_every_pixel_and_every_label(tmp_path: Path) -> None:
     assert other != once
     write(tmp_path / "aligned112" / "Person_A_0001.jpg", "somebody else", 1)
     assert digest() != other
+
+
+def test_a_digest_takes_no_picture_that_was_read_a_second_time() -> None:
+    count = 9000  # more than stay in memory
+    asked: list[int] = []
+
+    def read(i: int) -> NDArray[np.uint8]:
+        asked.append(i)
+        return np.full((1, 1, 3), i % 256, np.uint8)
+
+    crops = Crops(read)
+    for i in range(count - 1):
+        crops(i)
+    digest = Dataset("many", tuple(map(str, range(count))), crops, people=None).digest
+    assert digest.startswith("sha256:")
+    assert asked == list(range(count))  # the last one for the digest
+    assert crops.sha256(257) == hashlib.sha256(b"\1\1\1").digest()
+    crops(0)
+    assert len(asked) == count + 1  # it had left memory
 
 
 def test_the_digest_of_the_same_pictures_with_other_labels_is_another(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from drawn_people import (
     write,
 )
 from fakes import FakeEngine, Feeds, card, spec
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from onnx import helper
 from onnx_files import save, tensor
@@ -32,13 +33,13 @@ from calibration.__main__ import main
 from calibration.cards import change_card
 from calibration.conditions import captured, degrade
 from calibration.datasets import open_dataset
-from calibration.datasets.dataset import Dataset
-from calibration.discard import reliability
+from calibration.datasets.dataset import Dataset, PairList
+from calibration.discard import SHARES, reliability
 from calibration.evaluate import Recognition, embeddings_needed, evaluate
-from calibration.metrics import Pairs, verification
-from calibration.plots import draw
+from calibration.metrics import Pairs, Ranked, verification
+from calibration.plots import draw, pictures
 from calibration.quality_scores import quality_scores
-from calibration.report import lines, to_json
+from calibration.report import headlines, lines, to_json
 from edge_fr.cards import read_card
 from edge_fr.embed import Embedder
 from edge_fr.engine import open_engine
@@ -49,6 +50,12 @@ from edge_fr.image import TEMPLATE
 @pytest.fixture(scope="module")
 def lfw(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return open_dataset(f"lfw:{lfw_folder(tmp_path_factory.mktemp('lfw'))}")
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The same people in 100 genuine and 100 impostor pairs, so that there is a TAR at a FAR of 1e-2."""
+    return open_dataset(f"lfw:{lfw_folder(tmp_path_factory.mktemp('larger'), folds=10, half=10)}")
 
 
 def test_the_condition_falls_on_the_second_picture_of_a_pair_only(lfw: Dataset) -> None:
@@ -83,7 +90,17 @@ def test_identification_degrades_the_probes_and_leaves_the_gallery(lfw: Dataset)
 
 
 def test_masks_and_sizes_make_recognition_worse_and_the_better_recognizer_wins(lfw: Dataset) -> None:
-    good, poor = evaluate(lfw, [recognizer(), recognizer(noise=400)], ["clean", "px2"], draws=50)
+    conditions = ["clean", "mask", "px4", "px2", "mask+px4"]
+    good, poor = evaluate(lfw, [recognizer(), recognizer(noise=400)], conditions, draws=50)
+
+    def genuine(condition: str) -> float:
+        pairs = good.conditions[condition].pairs
+        assert pairs is not None
+        return float(pairs.scores[pairs.same].mean())
+
+    assert genuine("clean") > genuine("mask") > genuine("mask+px4")
+    assert genuine("clean") > genuine("px4") > genuine("px2")
+    assert genuine("px4") > genuine("mask+px4")
 
     def auc(recognition: Recognition, condition: str) -> float:
         return recognition.conditions[condition].figures["auc"].value
@@ -179,19 +196,28 @@ def test_the_share_matched_is_told_by_tenths_of_the_quality() -> None:
 
 
 def test_what_an_ri_promises_needs_a_card_that_says_the_threshold(lfw: Dataset) -> None:
-    embedders = [recognizer(noise=20, ri=True), recognizer(noise=20, ri=True, threshold=0.9)]
+    # so low that both genuine and impostor pairs lie on either side of it
+    embedders = [recognizer(noise=20, ri=True), recognizer(noise=20, ri=True, threshold=0.1)]
     silent, promising = evaluate(lfw, embedders, ["clean", "px2"], draws=1)
     assert silent.reliability == []
-    assert "ri_reliability" not in to_json(lfw, [silent])
-    genuine = [m.pairs.scores[m.pairs.same] for m in promising.conditions.values() if m.pairs is not None]
-    assert sum(row.pairs for row in promising.reliability) == sum(map(len, genuine))
+    assert not any("ri_reliability" in key for key in to_json(lfw, [silent]) if key != "ri_reliability_fmr")
+    assert "one false match" not in "\n".join(lines(lfw, [silent]))
+    pairs = [m.pairs for m in promising.conditions.values() if m.pairs is not None]
+    genuine = np.concatenate([p.scores[p.same] for p in pairs])
+    assert sum(row.pairs for row in promising.reliability) == len(genuine)
     matched = sum(row.pairs * row.matched for row in promising.reliability)
-    assert matched == pytest.approx((np.concatenate(genuine) >= 0.9).sum())
-    told = to_json(lfw, [promising])["ri_reliability"]
-    assert [row["pairs"] for row in told] == [row.pairs for row in promising.reliability]
-    assert sum(
-        "pairs match at a false-match rate of 1e-4" in line for line in lines(lfw, [promising])
-    ) == len(told)
+    assert 0 < matched < len(genuine)
+    assert matched == pytest.approx((genuine >= 0.1).sum())
+    report = to_json(lfw, [promising])
+    assert [row["pairs"] for row in report["ri_reliability"]] == [row.pairs for row in promising.reliability]
+    impostors = np.concatenate([p.scores[~p.same] for p in pairs])
+    assert 0 < (impostors >= 0.1).mean() < 1
+    assert report["ri_reliability_found_fmr"] == round((impostors >= 0.1).mean(), 6)
+    text = list(lines(lfw, [promising]))
+    told = [line for line in text if "reach the card's score for one false match in 10,000" in line]
+    assert len(told) == len(report["ri_reliability"])
+    rate = f"{(impostors >= 0.1).mean():.6f}"
+    assert text[text.index(told[-1]) + 1].endswith(f"{rate} of {len(impostors)} reach it")
 
 
 def test_an_embedding_that_leaves_with_unit_length_says_nothing_by_its_norm(lfw: Dataset) -> None:
@@ -243,13 +269,17 @@ def test_a_bin_file_gives_verification_without_identification(tmp_path: Path) ->
     assert report["conditions"]["clean"]["auc"]["value"] == 1
     assert "identification" not in report["conditions"]["mask"]
     assert report["dataset"]["pairs"] == 4
+    assert report["intervals"] == {"draws": 10, "drawn": "pairs"}
 
 
 def test_tinyface_and_scface_give_ranks_by_group_and_no_pairs(tmp_path: Path) -> None:
     dataset = open_dataset(f"tinyface:{tinyface_folder(tmp_path / 'tiny')}")
     report = to_json(dataset, evaluate(dataset, [recognizer()], dataset.conditions))
     found = report["conditions"]["as is"]
-    assert found == {"identification": {"all": {"probes": 3, "rank1": 1.0, "rank5": 1.0, "rank20": 1.0}}}
+    all_found = {"value": 1, "interval": [1, 1]}
+    ranks = dict.fromkeys(("rank1", "rank5", "rank20"), all_found)
+    assert found == {"identification": {"all": {"probes": 3, **ranks}}}
+    assert report["intervals"] == {"draws": 400, "drawn": "identities"}
     assert report["dataset"]["gallery"] == 8
     assert report["edc"] == {}
     dataset = open_dataset(f"scface:{scface_folder(tmp_path / 'sc')}")
@@ -271,7 +301,7 @@ def test_survface_reports_misses_at_the_rates_of_its_paper(tmp_path: Path) -> No
     found = report["conditions"]["as is"]["identification"]["all"]
     # four strangers cannot tell a rate of 20 % from none
     assert [name for name in found if "fpir" in name] == ["fnir_at_fpir_3e-1_within_rank20"]
-    assert found["fnir_at_fpir_3e-1_within_rank20"] == 0
+    assert found["fnir_at_fpir_3e-1_within_rank20"] == {"value": 0, "interval": [0, 0]}
     assert report["dataset"]["strangers"] == 4
 
 
@@ -287,9 +317,7 @@ def test_a_template_is_the_sum_over_media_of_their_mean_raw_embedding(tmp_path: 
     assert pairs is not None
     expected = [units[i] @ units[j] for i, j in ((0, 1), (2, 3), (0, 2), (1, 3))]
     assert pairs.scores == pytest.approx(expected, abs=1e-5)  # float32
-    figures = found.conditions["as is"].figures
-    assert {"tar_at_far_1e-4", "tar_at_far_1e-6"} <= set(figures)
-    assert "accuracy" not in figures
+    assert set(found.conditions["as is"].figures) == {"auc"}  # two impostor pairs, and no folds
     assert found.discards == {}
 
 
@@ -306,30 +334,64 @@ def test_a_degraded_template_set_degrades_the_second_templates(tmp_path: Path) -
 # The report
 
 
-def test_the_report_names_model_and_data_and_gives_every_figure_its_interval(lfw: Dataset) -> None:
-    recognitions = evaluate(lfw, [recognizer(ri=True)], ["clean", "mask+px24"], draws=20)
-    report = json.loads(json.dumps(to_json(lfw, recognitions)))
+def test_the_report_names_model_and_data_and_gives_every_figure_its_interval(larger: Dataset) -> None:
+    recognitions = evaluate(larger, [recognizer(ri=True)], ["clean", "mask+px24"], draws=20)
+    report = json.loads(json.dumps(to_json(larger, recognitions)))
     assert report["model"] == {"name": "drawn", "weights_digest": "sha256:drawn", "precision": "fp32"}
-    assert report["dataset"]["digest"] == lfw.digest
+    assert report["dataset"]["digest"] == larger.digest
+    assert report["intervals"] == {"draws": 20, "drawn": "identities"}
     assert list(report["conditions"]) == ["clean", "mask+px24"]
     for condition in report["conditions"].values():
-        for name in ("accuracy", "auc", "tar_at_far_1e-2", "tar_at_far_1e-3"):
-            low, high = condition[name]["interval"]
+        searched = condition.pop("identification")["all"]
+        assert (condition.pop("genuine_pairs"), condition.pop("impostor_pairs")) == (100, 100)
+        assert searched.pop("probes") == 30
+        assert set(condition) == {"accuracy", "auc", "tar_at_far_1e-2"}
+        assert set(searched) == {"rank1", "rank5"}
+        for figure in (*condition.values(), *searched.values()):
+            low, high = figure["interval"]
             assert 0 <= low <= high <= 1
-            assert 0 <= condition[name]["value"] <= 1
-        assert set(condition["identification"]["all"]) == {"probes", "rank1", "rank5"}
+            assert 0 <= figure["value"] <= 1
     for row in report["edc"].values():
         assert set(row) >= {"area", "fnmr_at_0", "fnmr_at_0.1", "fnmr_at_0.5"}
     assert "ri_area_over_this" in report["edc"]["embedding_norm"]
     assert report["others"] == []
     assert report["detector"] is None
     detector = detector_of(None).card
-    assert to_json(lfw, recognitions, detector)["detector"]["name"] == detector.name
+    assert to_json(larger, recognitions, detector)["detector"]["name"] == detector.name
 
 
-def test_further_recognizers_are_reported_with_their_difference_from_the_first(lfw: Dataset) -> None:
-    recognitions = evaluate(lfw, [recognizer("base", noise=400), recognizer("ours")], ["clean"], draws=50)
+def test_too_few_impostor_pairs_for_a_far_are_told_instead_of_a_tar(lfw: Dataset) -> None:
+    pairs = lfw.pairs
+    assert pairs is not None
+    assert pairs.folds is not None
+    fewer = PairList(pairs.first[:-2], pairs.second[:-2], pairs.same[:-2], pairs.folds[:-2])
+    lfw = replace(lfw, pairs=fewer)
+    recognitions = evaluate(lfw, [recognizer("base"), recognizer("ours")], ["clean"], draws=2)
     report = to_json(lfw, recognitions)
+    assert report["conditions"]["clean"]["genuine_pairs"] == 12
+    assert report["conditions"]["clean"]["impostor_pairs"] == 10
+    assert "tar_at_far_1e-2" not in report["conditions"]["clean"]
+    assert set(report["others"][0]["difference"]["clean"]) == {"auc", "accuracy"}
+    told = [line for line in lines(lfw, recognitions) if line.startswith("  clean")]
+    assert len(told) == 2
+    for line in told:
+        assert "10 impostor pairs are too few for a FAR of 1e-2" in line
+        assert "change" not in line
+    assert list(headlines("LFW", recognitions[1])) == ["LFW/clean/auc"]
+
+
+def test_how_large_a_face_is_after_px_is_told_once(lfw: Dataset) -> None:
+    embedders = [recognizer("base"), recognizer("ours")]
+    text = list(lines(lfw, evaluate(lfw, embedders, ["px8", "px4"], draws=2)))
+    # a box of 78 px and eyes 35.2 px apart in a crop of 112 px
+    size = "pxN: the aligned crop is N px wide, the face in it 0.70 N, its eyes 0.31 N apart"
+    assert [line for line in text if line.startswith("pxN")] == [size]
+    assert "pxN" not in "\n".join(lines(lfw, evaluate(lfw, [recognizer()], ["mask"], draws=2)))
+
+
+def test_further_recognizers_are_reported_with_their_difference_from_the_first(larger: Dataset) -> None:
+    recognitions = evaluate(larger, [recognizer("base", noise=400), recognizer("ours")], ["clean"], draws=50)
+    report = to_json(larger, recognitions)
     assert report["model"]["name"] == "base"
     (other,) = report["others"]
     assert other["model"]["name"] == "ours"
@@ -337,7 +399,7 @@ def test_further_recognizers_are_reported_with_their_difference_from_the_first(l
     expected = other["conditions"]["clean"]["auc"]["value"] - report["conditions"]["clean"]["auc"]["value"]
     assert difference["value"] == pytest.approx(expected, abs=2e-5)  # five digits each
     assert 0 < difference["interval"][0] < difference["interval"][1]
-    text = "\n".join(lines(lfw, recognitions))
+    text = "\n".join(lines(larger, recognitions))
     assert re.search(r"ours fp32 on LFW\n  clean .* change \+0\.\d+ \[", text)
 
 
@@ -366,20 +428,48 @@ def test_a_recognizer_of_the_same_weights_is_reported_with_how_far_its_answers_m
     assert text.count("mean cosine") == 2
 
 
+def curves(axes: Axes) -> list[tuple[list[float], list[float]]]:
+    """What a panel shows: x and y of each line."""
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
+
+
+def test_each_panel_shows_the_figures_of_every_recognizer_and_condition(lfw: Dataset) -> None:
+    embedders = [recognizer("base", noise=40), recognizer(ri=True)]
+    recognitions = evaluate(lfw, embedders, ["clean", "px2"], draws=2)
+    drawn = pictures(lfw, recognitions)
+    assert list(drawn) == ["roc.png", "identification.png", "discard.png"]
+    measured = [m for recognition in recognitions for m in recognition.conditions.values()]
+    searches = [m.searches["all"] for m in measured]
+    ranks = list(range(1, 21))
+    roc, closed_set, open_set = (*drawn["roc.png"].axes, *drawn["identification.png"].axes)
+    rocs = [Ranked(m.pairs).accepted(np.ones(24)).roc() for m in measured if m.pairs is not None]
+    assert curves(roc) == [(far.tolist(), tar.tolist()) for far, tar in rocs]
+    assert curves(closed_set) == [(ranks, [found.rank_rate(rank) for rank in ranks]) for found in searches]
+    fnirs = [[found.fnir_at_fpir(0.5), found.fnir_at_fpir(1)] for found in searches]  # of two strangers
+    assert curves(open_set) == [([0.5, 1], fnir) for fnir in fnirs]
+    for axes in (roc, closed_set, open_set):
+        looks = [(line.get_color(), line.get_linestyle()) for line in axes.lines]
+        assert len(set(looks)) == 4
+        assert [colour for colour, _ in looks[:2]] == [colour for colour, _ in looks[2:]]  # by condition
+    for axes, recognition in zip(drawn["discard.png"].axes, recognitions, strict=True):
+        labels = [str(line.get_label()).replace("failures first", "oracle") for line in axes.lines]
+        shown = dict(zip(labels, curves(axes), strict=True))
+        rates = {name.replace("_", " "): found.rates.tolist() for name, found in recognition.discards.items()}
+        assert shown == {name: (SHARES.tolist(), rate) for name, rate in rates.items()}
+
+
 def test_the_curves_are_drawn_where_there_is_something_to_draw(lfw: Dataset, tmp_path: Path) -> None:
-    recognitions = evaluate(
-        lfw, [recognizer("base", noise=40), recognizer(ri=True)], ["clean", "px2"], draws=2
-    )
+    recognitions = evaluate(lfw, [recognizer(ri=True)], ["clean"], draws=2)
     written = draw(lfw, recognitions, tmp_path / "new" / "plots")
     assert [path.name for path in written] == ["roc.png", "identification.png", "discard.png"]
     for path in written:
-        picture = cv2.imread(str(path))
-        assert min(picture.shape[:2]) > 400
-        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50  # more than an empty canvas
+        assert min(cv2.imread(str(path)).shape[:2]) > 400
     # with a single impostor pair the axis of the rates still has two ends
     lfw_folder(tmp_path / "few", people=3, folds=1, half=1)
     few = open_dataset(f"lfw:{tmp_path}/few")
-    assert len(draw(few, evaluate(few, [recognizer()], ["clean"], draws=2), tmp_path / "few" / "plots")) == 3
+    drawn = pictures(few, evaluate(few, [recognizer()], ["clean"], draws=2))
+    assert len(drawn) == 3
+    assert drawn["roc.png"].axes[0].get_xlim() == (0.5, 1)
     tiny = open_dataset(f"tinyface:{tinyface_folder(tmp_path)}")
     written = draw(tiny, evaluate(tiny, [recognizer()], tiny.conditions), tmp_path / "tiny")
     assert [path.name for path in written] == ["identification.png"]
@@ -407,7 +497,7 @@ def onnx_recognizer(path: Path, name: str) -> Path:
 def test_the_command_writes_figures_and_curves_and_prints_no_bar_into_pipes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lfw_folder(tmp_path)
+    lfw_folder(tmp_path, folds=10, half=10)
     models = [str(onnx_recognizer(tmp_path / f"{name}.onnx", name)) for name in ("one", "two")]
     options = ["--conditions", "clean,px4", "--draws", "5", "--json", str(tmp_path / "out.json")]
     code = main(
@@ -434,6 +524,7 @@ def test_the_command_writes_figures_and_curves_and_prints_no_bar_into_pipes(
         (["--dataset", "lfw:{0}", "--plots", "{0}/pairs.txt"], "pairs.txt is a file, expected a folder"),
         (["--dataset", "lfw:{0}", "--draws", "0"], "draws is 0, expected at least 1"),
         (["sface", "--dataset", "lfw:{0}", "--record", "LFW"], "sface is a named model: copy it"),
+        (["recognizer", "--dataset", "lfw:{0}", "--record", "LFW"], "recognizer is a named model: copy it"),
         (["--dataset", "lfw:{0}", "--detector", "{0}/one.onnx"], "expected one for 'detect'"),
     ],
 )
@@ -449,7 +540,7 @@ def test_the_command_ends_with_one_line_that_says_what_was_wrong(
 
 
 def test_the_last_model_s_figures_go_into_its_card_beside_those_of_other_data(tmp_path: Path) -> None:
-    lfw_folder(tmp_path)
+    lfw_folder(tmp_path, folds=10, half=10)
     models = [onnx_recognizer(tmp_path / f"{name}.onnx", name) for name in ("one", "two")]
     change_card(models[1], results={"IJB-C/clean/auc": 0.5})
     weights = read_card(models[1]).weights_digest
@@ -465,8 +556,21 @@ def test_the_last_model_s_figures_go_into_its_card_beside_those_of_other_data(tm
     assert open_engine(models[1]).card.results == results
 
 
+def test_figures_of_data_without_pairs_are_refused_for_the_card_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tinyface_folder(tmp_path)
+    model = onnx_recognizer(tmp_path / "one.onnx", "one")
+    before = model.read_bytes()
+    assert main(["evaluate", str(model), "--dataset", f"tinyface:{tmp_path}", "--record", "TinyFace"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""  # no figures: nothing was embedded
+    assert "--record TinyFace: TinyFace has no pairs, whose TAR and AUC a card takes" in said.err
+    assert model.read_bytes() == before
+
+
 def test_scores_that_are_all_alike_are_figures_and_no_crash(tmp_path: Path) -> None:
     pairs = Pairs(np.zeros(6), np.arange(6) < 3, None, np.arange(6) % 2)
-    figures = verification(pairs, draws=10)
+    figures = verification(pairs, fars=(5e-1,), draws=10)
     assert figures["auc"].value == 0.5
-    assert figures["tar_at_far_1e-2"].value == 0
+    assert figures["tar_at_far_5e-1"].value == 0

@@ -17,9 +17,10 @@ from onnx_files import doubling, save, tensor
 
 from calibration.cards import change_card
 from calibration.impostor_scores import (
-    TEMPLATE_EYES,
+    FEWEST_IDENTITIES,
     embed,
     impostor_scores,
+    main,
     one_per_identity,
     read_crop,
 )
@@ -27,6 +28,7 @@ from edge_fr.cards import read_card, write_card
 from edge_fr.embed import Embedder
 from edge_fr.engine import open_engine
 from edge_fr.errors import ImageError, InputError, ModelNotFoundError
+from edge_fr.image import TEMPLATE
 from edge_fr.models import MODELS, resolve
 
 
@@ -42,6 +44,9 @@ def test_a_rate_gets_the_score_that_so_many_pairs_reach() -> None:
 def test_rates_that_rest_on_few_pairs_are_left_out() -> None:
     assert list(impostor_scores(np.zeros(99_999, np.float32))) == ["1e-1", "1e-2"]
     assert list(impostor_scores(np.zeros(100_000, np.float32))) == ["1e-1", "1e-2", "1e-3"]
+    few, enough = (n * (n - 1) // 2 for n in (FEWEST_IDENTITIES - 1, FEWEST_IDENTITIES))
+    assert impostor_scores(np.zeros(few, np.float32)) == {}
+    assert list(impostor_scores(np.zeros(enough, np.float32))) == ["1e-1"]
 
 
 def people(folder: Path, count: int) -> Path:
@@ -59,13 +64,19 @@ def people(folder: Path, count: int) -> Path:
 
 
 def test_each_identity_gives_its_first_picture(tmp_path: Path) -> None:
-    identities = people(tmp_path, 3)
-    assert [path.name for path in one_per_identity(tmp_path, identities)] == ["000.png", "002.png", "004.png"]
+    identities = people(tmp_path, 46)
+    expected = [f"{number:03}.png" for number in range(0, 92, 2)]
+    assert [path.name for path in one_per_identity(tmp_path, identities)] == expected
 
 
-def test_a_folder_without_the_pictures_is_refused(tmp_path: Path) -> None:
+def test_too_few_identities_are_refused_with_what_they_come_to(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="pictures of 0 identities"):
         one_per_identity(tmp_path / "elsewhere", people(tmp_path, 3))
+    with pytest.raises(
+        InputError,
+        match=r"pictures of 45 identities of .* make 990 pairs .* 1,000 pairs \(46 identities\) are needed",
+    ):
+        one_per_identity(tmp_path, people(tmp_path, 45))
 
 
 def test_the_eyes_land_on_the_eyes_of_the_template(tmp_path: Path) -> None:
@@ -76,11 +87,28 @@ def test_the_eyes_land_on_the_eyes_of_the_template(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "face.png"), picture)
     crop = read_crop(tmp_path / "face.png", eyes)
     assert crop.shape == (112, 112, 3)
-    for side, (x, y) in zip((crop[:, :56], crop[:, 56:]), TEMPLATE_EYES, strict=True):
+    for side, (x, y) in zip((crop[:, :56], crop[:, 56:]), TEMPLATE[:2], strict=True):
         moments = cv2.moments(side[:, :, 0])
         centre = moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]
         # a drawn disc of whole pixels, magnified 1.2 times and interpolated
         np.testing.assert_allclose(centre, (x % 56 if x > 56 else x, y), atol=0.1)
+
+
+def test_a_warped_crop_is_the_one_that_the_template_s_four_digits_give(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (109, 89, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "noise.png"), picture)
+    scale = (73.5318 - 38.2946) / (54.0 - 34.5)
+    turn = (51.5014 - 51.6963) / (54.0 - 34.5)
+    shift = 38.2946 - scale * 34.5 + turn * 55.5, 51.6963 - turn * 34.5 - scale * 55.5
+    matrix = np.array([[scale, -turn, shift[0]], [turn, scale, shift[1]]])
+    crop = read_crop(tmp_path / "noise.png", ((34.5, 55.5), (54.0, 55.5)))
+    assert np.array_equal(crop, cv2.warpAffine(picture, matrix, (112, 112)))
+
+
+def test_two_eyes_at_one_point_are_refused(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "face.png"), np.zeros((109, 89, 3), np.uint8))
+    with pytest.raises(InputError, match=r"--eyes are both at \(30\.0, 40\.0\), expected"):
+        read_crop(tmp_path / "face.png", ((30.0, 40.0), (30.0, 40.0)))
 
 
 def test_what_is_no_crop_is_refused_with_the_option_that_helps(tmp_path: Path) -> None:
@@ -88,7 +116,7 @@ def test_what_is_no_crop_is_refused_with_the_option_that_helps(tmp_path: Path) -
     with pytest.raises(ImageError, match=r"small\.png is \(109, 89\), expected 112x112 .* --eyes"):
         read_crop(tmp_path / "small.png", None)
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(ImageError, match=r"text\.png cannot be read"):
+    with pytest.raises(ImageError, match=r"text\.png is not a picture"):
         read_crop(tmp_path / "text.png", None)
 
 
@@ -136,6 +164,66 @@ def test_the_program_writes_the_table_into_the_card(tmp_path: Path) -> None:
     assert open_engine(model).card == written
 
 
+def test_too_few_pairs_leave_the_table_in_the_card_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = mean_colour(tmp_path / "m.onnx")
+    change_card(model, impostor_scores={"1e-4": 0.25}, impostor_data="measured before")
+    before = model.read_bytes()
+    arguments = [str(model), str(tmp_path), "--identities", str(people(tmp_path, 45)), "--write", "few"]
+    assert main(arguments) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"impostor_scores: {tmp_path} has pictures of 45 identities")
+    assert model.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "cannot be read ([Errno 2]"),
+        (
+            b"picture,name\n1.png,A\n",
+            "has the columns ['picture', 'name'], expected a CSV file in UTF-8 with",
+        ),
+        (b"", "has the columns [], expected a CSV file"),
+        (b"image,identity\n000.png,A\n001.png\n", "line 3: image is '001.png' and identity None"),
+        (b"image,identity\n000.png,\xff\n", "cannot be read ('utf-8' codec"),
+        (b"image,identity\n" + b"x" * 200_000, "cannot be read (field larger than"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_one_line_that_names_it(
+    content: bytes | None, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    identities = tmp_path / "list.csv"
+    if content is not None:
+        identities.write_bytes(content)
+    model = mean_colour(tmp_path / "m.onnx")
+    assert main([str(model), str(tmp_path), "--identities", str(identities)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"impostor_scores: --identities {identities}")
+    assert complaint in line
+    assert "image and identity" in line or "expected both" in line
+
+
+def test_a_model_or_a_picture_that_cannot_be_used_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    identities = people(tmp_path, 46)
+    model = mean_colour(tmp_path / "m.onnx")
+    (tmp_path / "004.png").write_bytes(b"")
+    for name, complaint in (
+        (str(tmp_path / "absent.onnx"), "absent.onnx"),
+        ("nonesuch", "'nonesuch' is neither a file nor a named model"),
+        (str(model), "004.png is empty (0 bytes)"),
+    ):
+        assert main([name, str(tmp_path), "--identities", str(identities)]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("impostor_scores: ")
+        assert complaint in line
+
+
 def test_a_card_beside_the_model_takes_the_table_too(tmp_path: Path) -> None:
     model = doubling(tmp_path / "m.onnx", None)
     write_card(
@@ -158,7 +246,7 @@ def test_a_named_model_is_not_written_to() -> None:
     done = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1]
     )
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert "sface is a named model" in done.stderr
 
 

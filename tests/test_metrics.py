@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from calibration.discard import SHARES, Discard, error_versus_discard
-from calibration.identification import search
+from calibration.identification import Searches, identification, search
 from calibration.metrics import (
     Figure,
     Floats,
     Pairs,
     Ranked,
     bootstrap,
+    measurable,
     short,
     spearman,
     threshold_at_far,
@@ -47,12 +48,12 @@ def test_the_threshold_lets_no_more_impostors_through_than_allowed_even_with_tie
 
 def test_tar_at_far_counts_the_genuine_pairs_above_that_threshold() -> None:
     pairs = pairs_of(np.array([0.8, 0.6, 0.3, *np.linspace(0, 0.5, 100)]), np.arange(103) < 3)
-    assert Ranked(pairs).tar_at_far(0.01, ones(pairs)) == pytest.approx(2 / 3)
+    assert Ranked(pairs).accepted(ones(pairs)).tar_at_far(0.01) == pytest.approx(2 / 3)
     pairs = tied_pairs()
     for far in (0.0, 0.01, 0.1, 0.5):
         threshold = threshold_at_far(pairs.scores[~pairs.same], far)
         expected = (pairs.scores[pairs.same] >= threshold).mean()
-        assert Ranked(pairs).tar_at_far(far, ones(pairs)) == pytest.approx(expected)
+        assert Ranked(pairs).accepted(ones(pairs)).tar_at_far(far) == pytest.approx(expected)
 
 
 def test_auc_is_the_share_of_ordered_pairs_with_ties_counted_half() -> None:
@@ -64,7 +65,7 @@ def test_auc_is_the_share_of_ordered_pairs_with_ties_counted_half() -> None:
 
 def test_the_roc_ends_with_everybody_accepted_and_starts_with_nobody() -> None:
     pairs = pairs_of(np.array([0.9, 0.5, 0.5, 0.1]), [True, True, False, False])
-    far, tar = Ranked(pairs).roc(ones(pairs))
+    far, tar = Ranked(pairs).accepted(ones(pairs)).roc()
     assert far.tolist() == [0, 0, 0.5, 1]
     assert tar.tolist() == [0, 0.5, 1, 1]
 
@@ -105,8 +106,8 @@ def test_a_pair_with_weight_two_counts_as_two_pairs_and_one_without_weight_as_no
     for name in ("auc", "accuracy"):
         figure, expected = getattr(Ranked(pairs), name), getattr(Ranked(repeated), name)
         assert figure(weights.astype(float)) == pytest.approx(expected(ones(repeated)))
-    once = Ranked(pairs).tar_at_far(0.05, weights.astype(float))
-    assert once == pytest.approx(Ranked(repeated).tar_at_far(0.05, ones(repeated)))
+    once = Ranked(pairs).accepted(weights.astype(float)).tar_at_far(0.05)
+    assert once == pytest.approx(Ranked(repeated).accepted(ones(repeated)).tar_at_far(0.05))
 
 
 def hard_people(people: int) -> Pairs:
@@ -132,14 +133,28 @@ def test_intervals_hold_the_value_and_widen_when_there_are_fewer_people() -> Non
 
 def test_the_figures_are_named_by_their_rates_and_accuracy_needs_folds() -> None:
     pairs = hard_people(20)
-    assert list(verification(pairs, draws=1)) == ["auc", "tar_at_far_1e-2", "tar_at_far_1e-3", "accuracy"]
-    without = Pairs(pairs.scores, pairs.same, pairs.people, None)
-    assert list(verification(without, fars=(3e-1, 1e-4), draws=1)) == [
+    fars = (1e-1, 1e-2)
+    assert list(verification(pairs, fars=fars, draws=1)) == [
         "auc",
-        "tar_at_far_3e-1",
-        "tar_at_far_1e-4",
+        "tar_at_far_1e-1",
+        "tar_at_far_1e-2",
+        "accuracy",
     ]
+    without = Pairs(pairs.scores, pairs.same, pairs.people, None)
+    assert list(verification(without, fars=(3e-1,), draws=1)) == ["auc", "tar_at_far_3e-1"]
     assert short(1e-10) == "1e-10"
+
+
+def test_a_rate_of_less_than_one_impostor_pair_is_no_figure() -> None:
+    def told(impostors: int) -> list[str]:
+        pairs = pairs_of(np.linspace(0, 1, impostors + 5), np.arange(impostors + 5) < 5)
+        assert (pairs.genuine, pairs.impostors) == (5, impostors)
+        return list(verification(pairs, fars=(1e-1, 1e-2, 1e-3), draws=1))
+
+    assert told(9) == ["auc"]
+    assert told(99) == ["auc", "tar_at_far_1e-1"]
+    assert told(100) == ["auc", "tar_at_far_1e-1", "tar_at_far_1e-2"]
+    assert measurable(1 / 49, 49)  # which rounds to less than 1
 
 
 def test_the_difference_of_two_recognizers_is_paired_by_the_same_draws() -> None:
@@ -220,16 +235,22 @@ def test_a_rank_counts_pictures_of_others_and_equal_scores_against_the_probe() -
 
 def test_searches_in_pieces_find_what_a_single_one_finds() -> None:
     rng = np.random.default_rng(6)
-    gallery, probes, strangers = (rng.normal(size=(n, 8)).astype(np.float32) for n in (40_000, 500, 450))
+    # whole numbers: their products are exact in whatever order they are summed
+    gallery, probes, strangers = (
+        rng.integers(-9, 10, size=(n, 8)).astype(np.float32) for n in (40_000, 500, 450)
+    )
     owners = rng.integers(0, 50, 500)
     found = search(gallery, np.arange(40_000) % 50, probes, owners, strangers)
     # 400 probes are compared at once; rows on either side of that edge against all pictures
     for i in (0, 399, 400, 499):
         scores = gallery @ probes[i]
-        own = scores[np.arange(40_000) % 50 == owners[i]].max()
-        assert found.own[i] == pytest.approx(own, rel=1e-5)  # float32 sums in another order
-        assert found.rank[i] == pytest.approx((scores > own).sum() + 1, abs=1)
-    assert found.strangers[449] == pytest.approx((gallery @ strangers[449]).max(), rel=1e-5)
+        mine = np.arange(40_000) % 50 == owners[i]
+        assert found.own[i] == scores[mine].max()
+        assert found.rank[i] == 1 + (scores[~mine] >= found.own[i]).sum()
+    assert found.rank[[0, 399, 400, 499]].min() > 1
+    assert found.people.tolist() == owners.tolist()
+    for i in (0, 399, 400, 449):
+        assert found.strangers[i] == (gallery @ strangers[i]).max()
 
 
 def test_an_open_set_miss_is_a_late_rank_or_a_score_that_strangers_reach() -> None:
@@ -240,8 +261,57 @@ def test_an_open_set_miss_is_a_late_rank_or_a_score_that_strangers_reach() -> No
     assert found.fnir_at_fpir(0.001) == pytest.approx(2 / 3)
     assert found.fnir_at_fpir(0.01, rank=2) == 0
     fpir, fnir = found.curve()
-    assert (fpir[0], fnir[0]) == (0.01, pytest.approx(2 / 3))  # at 0.5
+    assert (fpir[0], fnir[0]) == (0.01, pytest.approx(1 / 3))  # above 0.2
     assert (fpir[-1], fnir[-1]) == (1, pytest.approx(1 / 3))
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_the_open_set_curve_is_the_figure_at_every_rate(rank: int) -> None:
+    rng = np.random.default_rng(7)
+    # one digit: strangers tie with each other and with probes
+    own, strangers = np.round(rng.normal(0.6, 0.3, 200), 1), np.round(rng.normal(0.3, 0.2, 83), 1)
+    own[0] = strangers.min()  # found where all strangers may raise an alarm
+    found = Searches(np.arange(200), own, np.r_[1, rng.integers(1, 5, 199)], strangers)
+    fpir, fnir = found.curve(rank=rank)
+    assert fpir.tolist() == [k / 83 for k in range(1, 84)]
+    assert fnir.tolist() == [found.fnir_at_fpir(k / 83, rank=rank) for k in range(1, 84)]
+    assert len(set(fnir.tolist())) > 5
+    for k, missed in enumerate(fnir, 1):
+        # the lowest of the scores and of what is just above them that k strangers at most reach
+        levels = sorted({*strangers, *np.nextafter(strangers, 1)})
+        level = next(level for level in levels if (strangers >= level).sum() <= k)
+        assert missed == pytest.approx(1 - ((own >= level) & (found.rank <= rank)).mean())
+
+
+def test_a_draw_of_searches_takes_all_probes_of_a_person_together() -> None:
+    # person 7 has three probes, 900 and 5 have one
+    found = Searches(np.array([7, 900, 7, 5, 7]), np.arange(5.0), np.arange(1, 6), np.arange(50.0))
+    seen = set()
+    for again in found.drawn(100):
+        times = np.bincount(again.rank, minlength=6)[1:]
+        assert times[0] == times[2] == times[4]
+        assert times[[0, 1, 3]].sum() == 3
+        assert again.own.tolist() == (again.rank - 1).tolist()
+        assert again.people.tolist() == found.people[again.rank - 1].tolist()
+        assert len(again.strangers) == 50
+        assert np.isin(again.strangers, found.strangers).all()
+        seen.add(tuple(again.strangers.tolist()))
+    assert len(seen) == 100
+
+
+def test_identification_has_intervals_over_people_and_the_draws_of_two_recognizers_are_paired() -> None:
+    people = np.repeat([0, 1], 50)
+    # person 0 is always found and person 1 never
+    found = Searches(people, np.where(people == 0, 0.9, 0.1), 1 + people, np.linspace(0, 0.5, 10))
+    figures = identification(found, ranks=(1, 2), fpirs=(1e-2, 1e-1), within=2, draws=40)
+    assert list(figures) == ["rank1", "rank2", "fnir_at_fpir_1e-1_within_rank2"]  # 10 strangers
+    assert (figures["rank1"].value, figures["rank2"].value) == (0.5, 1)
+    assert set(figures["rank1"].draws.tolist()) == {0, 0.5, 1}
+    expected = [again.fnir_at_fpir(0.1, rank=2) for again in found.drawn(40)]
+    assert figures["fnir_at_fpir_1e-1_within_rank2"].draws.tolist() == expected
+    better = Searches(people, np.full(100, 0.9), np.ones(100, np.int64), found.strangers)
+    change = identification(better, ranks=(1,), fpirs=(), within=1, draws=40)["rank1"] - figures["rank1"]
+    assert change.draws.tolist() == (1 - figures["rank1"].draws).tolist()
 
 
 def test_probes_of_people_who_are_not_enrolled_are_refused() -> None:
@@ -250,7 +320,7 @@ def test_probes_of_people_who_are_not_enrolled_are_refused() -> None:
 
 
 def discard(failed: np.ndarray, quality: np.ndarray) -> Discard:
-    return error_versus_discard(failed, quality.astype(float), np.ones((1, len(failed))))
+    return error_versus_discard(failed, quality.astype(float), [np.ones(len(failed))])
 
 
 def test_discarding_by_a_good_quality_removes_the_errors_and_by_a_useless_one_does_not() -> None:
@@ -277,11 +347,19 @@ def test_the_area_is_the_mean_rate_over_the_first_half_of_the_discarded_shares()
 
 def test_a_comparison_drawn_twice_weighs_twice_in_the_curve() -> None:
     failed, quality = np.array([True, False, False]), np.array([1.0, 2.0, 3.0])
-    weights = np.array([[2.0, 1.0, 1.0], [0.0, 2.0, 2.0]])
+    weights = [np.array([2.0, 1.0, 1.0]), np.array([0.0, 2.0, 2.0])]
     first, second = error_versus_discard(failed, quality, weights).area.draws
     # half of the weight fails, and goes together once the share reaches it
     assert first == pytest.approx(0.5 * 0.99, abs=1e-9)  # the last of fifty trapezoids falls to 0
     assert second == 0
+
+
+def test_the_draws_of_one_condition_weigh_the_same_pairs_under_all_conditions() -> None:
+    rng = np.random.default_rng(8)
+    failed, quality, row = rng.random(60) < 0.3, rng.random(60), rng.integers(0, 4, 20).astype(float)
+    once = error_versus_discard(failed, quality, [row]).area.draws
+    assert once.tolist() == error_versus_discard(failed, quality, [np.r_[row, row, row]]).area.draws.tolist()
+    assert once[0] != pytest.approx(error_versus_discard(failed, quality, [np.ones(60)]).area.draws[0])
 
 
 def test_rank_correlation_ignores_any_monotone_change_of_scale() -> None:

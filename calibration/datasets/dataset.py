@@ -5,12 +5,40 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.int64]
+
+_KEPT = 8_192  # crops that stay in memory: 308 MB
+
+
+class Crops:
+    """Aligned crops by number, from `read`: kept while they fit into memory and protected against being
+    written to. The digest of each is kept for good, so that none is detected and aligned again for it."""
+
+    def __init__(self, read: Callable[[int], NDArray[np.uint8]]) -> None:
+        self._read = read
+        self._digests: dict[int, bytes] = {}
+        self._crop = lru_cache(_KEPT)(self._first_read)
+
+    def __call__(self, i: int) -> NDArray[np.uint8]:
+        """Crop i, (112, 112, 3) uint8 BGR."""
+        return self._crop(i)
+
+    def sha256(self, i: int) -> bytes:
+        """Of the pixels of crop i; a crop that was read once is not read again."""
+        if i not in self._digests:
+            self._crop(i)
+        return self._digests[i]
+
+    def _first_read(self, i: int) -> NDArray[np.uint8]:
+        crop = self._read(i)
+        crop.flags.writeable = False
+        self._digests[i] = hashlib.sha256(crop.tobytes()).digest()
+        return crop
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +82,12 @@ class Dataset:
     """Aligned faces with labels. `read(i)` gives picture i as a (112, 112, 3) uint8 BGR crop that is not
     to be written to. Items are the templates where there are any, else the pictures; `people` holds
     the identity number of each item, or is None where nobody knows it. `conditions` are those to
-    report unless others are asked for. `whole` holds the pictures so far in which no face was
-    found, so that they were taken whole."""
+    report unless others are asked for. `whole` holds the paths, below the dataset's folder, of the pictures
+    so far in which no face was found, so that they were taken whole."""
 
     title: str
     names: tuple[str, ...]
-    read: Callable[[int], NDArray[np.uint8]]
+    read: Crops
     people: Numbers | None
     pairs: PairList | None = None
     lookup: Lookup | None = None
@@ -69,14 +97,14 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over the names, the labels, the protocol and all pixels: two reports speak of the same
-        data."""
+        """sha256 over the names, the labels, the protocol and the sha256 of every crop: two reports speak of
+        the same data."""
         sha = hashlib.sha256("\n".join(self.names).encode())
         for column in self._columns():
             sha.update(str(len(column)).encode())
             sha.update(np.ascontiguousarray(column, "<f8").tobytes())
         for i in range(len(self.names)):
-            sha.update(self.read(i).tobytes())
+            sha.update(self.read.sha256(i))
         return f"sha256:{sha.hexdigest()}"
 
     def pictures_of(self, items: Numbers) -> Numbers:

@@ -43,7 +43,7 @@ def lfw(folder: Path, detector: Detector | None) -> Dataset:
     return Dataset(
         title="LFW",
         names=tuple(file.name for file in files),
-        read=crop_reader(files, detector, whole),
+        read=crop_reader(files, folder, detector, whole),
         people=people,
         pairs=PairList(
             first=pairs[:, 0],
@@ -74,7 +74,7 @@ def people(folder: Path, detector: Detector | None) -> Dataset:
     return Dataset(
         title=folder.name,
         names=tuple(file.relative_to(folder).as_posix() for file in files),
-        read=crop_reader(files, detector, whole),
+        read=crop_reader(files, folder, detector, whole),
         people=owners,
         pairs=PairList(
             first=pairs[:, 0],

@@ -14,8 +14,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.datasets.dataset import Dataset, Numbers, PairList, Templates
-from calibration.datasets.pictures import cached, read_lines, require_files
+from calibration.datasets.dataset import Crops, Dataset, Numbers, PairList, Templates
+from calibration.datasets.pictures import read_lines, require_files
 from edge_fr.errors import InputError
 from edge_fr.image import align, read_image
 
@@ -51,7 +51,7 @@ def ijb(folder: Path) -> Dataset:
     return Dataset(
         title=prefix.upper().replace("IJB", "IJB-"),
         names=names,
-        read=cached(read),
+        read=Crops(read),
         people=connected(len(known), first[same], second[same]),
         pairs=PairList(first, second, same, fars=FARS),
         templates=Templates(np.asarray(numbered, np.int64), media, scores),

@@ -16,9 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.datasets.dataset import Dataset, PairList
+from calibration.datasets.dataset import Crops, Dataset, PairList
 from calibration.datasets.folders import REPORTED
-from calibration.datasets.pictures import cached
 from edge_fr.errors import InputError
 from edge_fr.image import to_bgr
 from edge_fr.structures import CROP_SIDE_PX
@@ -51,7 +50,7 @@ def insightface_bin(path: Path) -> Dataset:
     return Dataset(
         title=path.stem,
         names=tuple(f"{path.stem}_{i:05d}" for i in numbers),
-        read=cached(read),
+        read=Crops(read),
         people=None,
         pairs=PairList(
             first=numbers[::2],

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from functools import lru_cache
+from collections.abc import Collection
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.datasets.dataset import Crops
 from calibration.tight import detect_tight
 from edge_fr.detect import Detector
 from edge_fr.errors import InputError
@@ -18,27 +18,13 @@ from edge_fr.structures import CROP_SIDE_PX
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 _CROP_SHAPE = (CROP_SIDE_PX, CROP_SIDE_PX, 3)
-_KEPT = 8_192  # crops that stay in memory: 308 MB
 _MIN_SCORE = 0.5  # a face with less is more often somewhere else
 
 
-def cached(read: Callable[[int], NDArray[np.uint8]]) -> Callable[[int], NDArray[np.uint8]]:
-    """`read`, its crops kept while they fit into memory and protected against being written to."""
-
-    @lru_cache(_KEPT)
-    def once(i: int) -> NDArray[np.uint8]:
-        crop = read(i)
-        crop.flags.writeable = False
-        return crop
-
-    return once
-
-
-def crop_reader(
-    files: list[Path], detector: Detector | None, whole: set[str]
-) -> Callable[[int], NDArray[np.uint8]]:
+def crop_reader(files: list[Path], folder: Path, detector: Detector | None, whole: set[str]) -> Crops:
     """Reads files as aligned crops: a 112x112 picture is one, in any other the detector's largest face
-    is aligned. Where it finds none the picture is taken whole, and its name goes into `whole`."""
+    is aligned. Where it finds none the picture is taken whole, and its path below `folder` goes into
+    `whole`."""
 
     def read(i: int) -> NDArray[np.uint8]:
         image = read_image(files[i])
@@ -52,13 +38,13 @@ def crop_reader(
         faces = detect_tight(detector, image)
         faces = faces[faces.scores >= _MIN_SCORE]
         if len(faces) == 0:
-            whole.add(files[i].name)
+            whole.add(files[i].relative_to(folder).as_posix())
             return np.asarray(cv2.resize(image, _CROP_SHAPE[:2], interpolation=cv2.INTER_CUBIC), np.uint8)
         largest = int((faces.boxes[:, 2:] - faces.boxes[:, :2]).prod(axis=1).argmax())
         (crop,) = align(image, faces.landmarks[largest][None])
         return np.asarray(crop, np.uint8)
 
-    return cached(read)
+    return Crops(read)
 
 
 def pictures_in(folder: Path, *, expected: str) -> list[Path]:

@@ -42,8 +42,9 @@ def survface(folder: Path, detector: Detector | None) -> Dataset:
     """`survface:DIR`, open set: mated_probe/ and unmated_probe/ are looked up in gallery/.
 
     Names are <person>_cam<c>_<n>.jpg, which say what the .mat files beside them say; strangers may be
-    called anything. FNIR counts a probe found within the first 20 pictures: 1 - FNIR is the TPIR20 of
-    the set's paper. Pictures of one person are not fused.
+    called anything. FNIR counts a probe as found within the first 20 gallery pictures, each ranked singly.
+    Public evaluations fuse a person's gallery pictures first: figures here are pessimistic, and not
+    comparable with theirs.
     """
     below = folder / "Face_Identification_Test_Set"
     folder = below if below.is_dir() else folder
@@ -98,7 +99,7 @@ def _dataset(
     return Dataset(
         title=title,
         names=tuple(path.relative_to(folder).as_posix() for path in files),
-        read=crop_reader(files, detector, whole),
+        read=crop_reader(files, folder, detector, whole),
         people=np.array(people, np.int64),
         lookup=Lookup(
             gallery=np.arange(len(gallery)),

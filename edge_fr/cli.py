@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "--tiles",
         type=int,
         metavar="N",
-        help="faces from 12 px in 4K: look at N enlarged parts of each frame",
+        help="follow faces from 12 px in 4K: look at N enlarged parts of each frame",
     )
     add_model_options(run)
     add_json(run)

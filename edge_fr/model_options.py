@@ -14,11 +14,11 @@ MODEL_OPTIONS = ("detector", "embedder", "gate", "device", "threads")
 
 def add_model_options(command: argparse.ArgumentParser) -> None:
     """What `open_models` reads; None where an option was not given."""
-    command.add_argument("--detector", help="a model's name or an ONNX file (yunet)")
-    command.add_argument("--embedder", help="a model's name or an ONNX file (recognizer)")
+    command.add_argument("--detector", help="a model's name, an ONNX file or an engine (yunet)")
+    command.add_argument("--embedder", help="a model's name, an ONNX file or an engine (recognizer)")
     command.add_argument(
         "--gate",
-        help="the embedder's gate, a name or an ONNX file (the shipped recognizer's own, else none)",
+        help="the embedder's gate, likewise (recognizer-gate for files of recognizer, else none)",
     )
     command.add_argument("--device", choices=["cpu", "cuda"], help="(cpu)")
     command.add_argument("--threads", type=int, help="CPU threads of one model call (all cores)")

@@ -136,11 +136,13 @@ def resolve(name_or_path: str | Path) -> Path:
     return path
 
 
-def resolve_gate(gate: str | Path | None, embedder: str | Path) -> Path | None:
-    """The gate's file: the one asked for, else the shipped recognizer's own; None for another embedder."""
-    if gate is None and str(embedder) != SHIPPED[0]:
-        return None
-    return resolve(gate or SHIPPED[1])
+def resolve_gate(gate: str | Path | None, embedder: ModelCard) -> Path | None:
+    """The gate's file: the one asked for, else the shipped one if it guards the weights of the embedder, in
+    whatever precision; None for other weights."""
+    if gate is not None:
+        return resolve(gate)
+    shipped = resolve(SHIPPED[1])
+    return shipped if read_card(shipped).guards == embedder.weights_digest else None
 
 
 def list_models() -> list[Row]:

@@ -48,8 +48,8 @@ def open_networks(
     """Opens models by their names or files; several pipelines and recognizers of one thread may share them.
 
     `gate` is the network that keeps faces from the embedder which it would make nothing of (None: the
-    embedder's own, if it is the shipped recognizer; another embedder does without). `unproven` takes INT8
-    models whose card has no passing verdict.
+    shipped one for the shipped recognizer, for smaller files and engines of it, too; another embedder does
+    without). `unproven` takes INT8 models whose card has no passing verdict.
     """
     times = StageTimes()
 
@@ -58,7 +58,7 @@ def open_networks(
         return TimedEngine(engine, times)
 
     embed = Embedder(opened(embedder))
-    guard = resolve_gate(gate, embedder)
+    guard = resolve_gate(gate, embed.card)
     return Networks(
         Detector(opened(detector), score_threshold=_WEAK),
         embed,

@@ -2,10 +2,11 @@
 
 python samples/calibrate_own_camera.py door.mp4 door.int8.onnx   # for a CPU
 python samples/calibrate_own_camera.py door.mp4 door.engine      # for TensorRT, on the device with the GPU
-edge-fr run rtsp://camera/stream --embedder door.engine --device cuda
+edge-fr run rtsp://camera/stream --gallery people.db --embedder door.engine --gate gate.engine --device cuda
 
 The video should show 600 faces or more as they are on usual days. What was found is in door.int8.court.html.
-A refused model opens with --unproven only, and no engine is built from it.
+A refused model opens with --unproven only, and no engine is built from it. `edge-fr build recognizer-gate`
+makes the gate's engine.
 """
 
 import sys

@@ -7,6 +7,7 @@ python samples/one_camera.py video.mp4
 import sys
 
 from edge_fr import JsonlSink, open_pipeline, open_source, run
+from edge_fr.stream import is_live, open_camera
 from edge_fr.structures import Event
 
 
@@ -23,7 +24,8 @@ class Printer:
 def main(uri: str, gallery: str | None = None) -> None:
     with (
         open_pipeline(gallery) as pipeline,
-        open_source(uri) as source,
+        # A camera may go, and comes back.
+        open_camera(uri) if is_live(uri) else open_source(uri) as source,
         JsonlSink("events.jsonl") as events,
     ):
         summary = run(source, pipeline, sinks=[events, Printer()])

@@ -308,11 +308,12 @@ def test_a_shipped_model_that_was_changed_is_noticed(tmp_path: Path) -> None:
     assert "has sha256" in str(file_fault(copy))
 
 
-def test_a_gate_is_taken_for_the_shipped_recognizer_only_unless_asked_for() -> None:
-    assert resolve_gate(None, "recognizer") == resolve("recognizer-gate")
-    assert resolve_gate(None, "sface") is None
-    assert resolve_gate(None, "my.onnx") is None
-    assert resolve_gate("my-gate.onnx", "recognizer") == Path("my-gate.onnx")
+def test_a_gate_is_taken_for_the_shipped_weights_in_any_precision_only_unless_asked_for() -> None:
+    shipped = read_card(resolve("recognizer"))
+    assert resolve_gate(None, shipped) == resolve("recognizer-gate")
+    assert resolve_gate(None, replace(shipped, name="door", precision="int8")) == resolve("recognizer-gate")
+    assert resolve_gate(None, MODELS["sface"].card) is None
+    assert resolve_gate("my-gate.onnx", shipped) == Path("my-gate.onnx")
 
 
 def test_the_named_embedder_brings_what_thresholds_are_read_from() -> None:

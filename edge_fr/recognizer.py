@@ -19,7 +19,7 @@ from edge_fr.errors import EnrollmentError, ImageError, UnknownIdentityError
 from edge_fr.gallery import Gallery, normalized_identity, score_threshold
 from edge_fr.image import align, read_image, to_bgr
 from edge_fr.networks import Networks, open_networks
-from edge_fr.quality import QualityGate, QualityPolicy, Recognizability, usual_policy
+from edge_fr.quality import QualityGate, QualityPolicy, Recognizability
 from edge_fr.structures import Decision, Face, Faces, Frame, Status
 
 Picture = str | Path | NDArray[np.generic]
@@ -88,7 +88,7 @@ class Recognizer:
         self._detector = detector
         self._embedder = embedder
         self.gallery = gallery
-        quality = quality or usual_policy(recognizability)
+        quality = quality or QualityPolicy()
         self._min_score = quality.min_score
         self._gate = QualityGate(quality, recognizability=recognizability)
         self._enrollment_gate = QualityGate(

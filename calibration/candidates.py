@@ -18,7 +18,7 @@ from calibration.court import Breach, Cost, Harm, Kept
 from calibration.datasets.dataset import Dataset
 from calibration.drift import drift
 from calibration.evaluate import evaluate
-from calibration.metrics import Pairs, Ranked
+from calibration.metrics import Pairs, Ranked, measurable
 from calibration.quantize import Target, kept_by_rule, to_int8
 from calibration.ranges import Range
 from calibration.strata import CalibrationSet
@@ -30,7 +30,7 @@ SAMPLE = 32  # faces of the stratum in breach that layers are ranked on: a secon
 _ROUNDS = 15  # of timing, one call to each model by turns
 _TAR = "tar_at_far_1e-2"
 _NO_DRAWS = 1  # the bootstrap's intervals are not asked for
-_FEWEST_IMPOSTORS = 100  # pairs: of fewer, a FAR of 1e-2 lets none pass
+_FAR = 1e-2  # of _TAR
 
 
 def check_pairs(dataset: Dataset) -> None:
@@ -40,10 +40,10 @@ def check_pairs(dataset: Dataset) -> None:
             f"{dataset.title} has no pairs of faces, from which a TAR could be told; give a --dataset that "
             f"has some: lfw:DIR, people:DIR, bin:FILE or ijb:DIR"
         )
-    count = np.count_nonzero(~dataset.pairs.same)
-    if count < _FEWEST_IMPOSTORS:
+    count = int(np.count_nonzero(~dataset.pairs.same))
+    if not measurable(_FAR, count):
         raise InputError(
-            f"{dataset.title} has {count} pairs of two people, expected at least {_FEWEST_IMPOSTORS}: with "
+            f"{dataset.title} has {count} pairs of two people, expected at least {1 / _FAR:.0f}: with "
             f"fewer there is no TAR at a FAR of 1e-2 to judge by; give a larger --dataset, or none"
         )
 

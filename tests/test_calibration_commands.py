@@ -25,9 +25,8 @@ from calibration.strata import FACES, stratify
 from edge_fr.cards import read_card
 from edge_fr.embed import Embedder, Embeddings
 from edge_fr.engine import open_engine
-from edge_fr.errors import InputError, ModelNotFoundError
+from edge_fr.errors import InputError
 from edge_fr.image import read_image
-from edge_fr.models import resolve
 
 
 @pytest.fixture
@@ -146,12 +145,9 @@ def test_what_cannot_be_done_is_said(
 
 
 def test_a_folder_s_faces_that_fail_the_gate_and_pictures_without_one_are_told(
-    face: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    face: Path, tmp_path: Path, pulled: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    try:
-        resolve("yunet")
-    except ModelNotFoundError as error:
-        pytest.skip(f"needs the detector: {error}")
+    pulled("yunet")
     photographs = tmp_path / "photographs"
     photographs.mkdir()
     small = cv2.resize(skimage.data.astronaut()[:, :, ::-1], (88, 88), interpolation=cv2.INTER_AREA)
@@ -252,12 +248,11 @@ def test_drift_is_what_its_fields_say() -> None:
         drift(embeddings(before), embeddings(after[:2]))
 
 
-def test_sface_keeps_its_answers_in_both_flavours(shared_data: Callable[[str], Path]) -> None:
+def test_sface_keeps_its_answers_in_both_flavours(
+    shared_data: Callable[[str], Path], pulled: Callable[[str], Path]
+) -> None:
     faces = shared_data("celeba/aligned112")
-    try:
-        model, own = load(resolve("sface"))
-    except ModelNotFoundError as error:
-        pytest.skip(f"needs the recognizer: {error}")
+    model, own = load(pulled("sface"))
     files = sorted(faces.glob("*.jpg"))
     known = stratify([read_image(file) for file in files[:3000:75]], FACES)
     other = stratify([read_image(file) for file in files[3000:4500:75]], FACES, seed=1)

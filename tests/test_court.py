@@ -29,8 +29,7 @@ from calibration.strata import FACES, in_every_stratum, stratify
 from edge_fr.cards import read_card
 from edge_fr.embed import Embeddings
 from edge_fr.engine import open_engine
-from edge_fr.errors import CardError, InputError, ModelNotFoundError
-from edge_fr.models import resolve
+from edge_fr.errors import CardError, InputError
 
 GOOD = Drift(100, 0.999, 0.99, 0.999, 0.001, 0.01)
 # How many times the other channels one channel is. In 8 bits of one scale the others are left with
@@ -362,12 +361,9 @@ def test_labelled_faces_are_measured_under_each_condition(crops: Path, tmp_path:
 
 
 def test_labelled_faces_that_are_not_aligned_are_found_by_the_detector(
-    crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    crops: Path, tmp_path: Path, pulled: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    try:
-        resolve("yunet")
-    except ModelNotFoundError as error:
-        pytest.skip(f"needs the detector: {error}")
+    pulled("yunet")
     for person in range(10):
         for number in range(5):
             drawn_people.write(tmp_path / f"people/{person}/{number}.png", f"{person}", number, side=150)

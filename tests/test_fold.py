@@ -18,9 +18,9 @@ from onnx_files import BLOCK, BLOCK_QUANTISED_SHAPES, ROWS, block_quantised
 
 from edge_fr.cards import read_card
 from edge_fr.engine import open_engine
-from edge_fr.errors import ModelError, ModelNotFoundError
+from edge_fr.errors import ModelError
 from edge_fr.fold import fold, weights_digest
-from edge_fr.models import MODELS, resolve
+from edge_fr.models import MODELS
 
 SOURCE = block_quantised()
 
@@ -53,19 +53,6 @@ def folded() -> onnx.ModelProto:
     return onnx.load_from_string(
         fold(SOURCE, card=card(weights_digest=DIGEST), shapes=BLOCK_QUANTISED_SHAPES)
     )
-
-
-@pytest.fixture
-def pulled() -> Callable[[str], Path]:
-    """Gives the file of a named model, or skips the test, saying how to get it."""
-
-    def find(name: str) -> Path:
-        try:
-            return resolve(name)
-        except ModelNotFoundError as error:
-            pytest.skip(str(error))
-
-    return find
 
 
 def test_folding_gives_the_weights_that_the_blocks_stand_for() -> None:

@@ -235,7 +235,7 @@ def faces(arguments: argparse.Namespace) -> tuple[list[NDArray[np.uint8]], NDArr
         found = gather_aligned(arguments.faces, forbidden)
     else:
         detector = _detector(arguments.detector)
-        found = gather_faces(arguments.faces, detector, QualityGate(QualityPolicy()), forbidden)
+        found = gather_faces(arguments.faces, detector, QualityGate(QualityPolicy.without_index()), forbidden)
     if found.faceless:
         _say(f"no face found in {len(found.faceless)} pictures, such as {found.faceless[0]}")
     if found.refused:

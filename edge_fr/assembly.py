@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from edge_fr.configuration import Events, Look, Site, secret
@@ -16,9 +17,9 @@ from edge_fr.health import HealthCheck
 from edge_fr.lane import Lane
 from edge_fr.metrics import SiteMetrics
 from edge_fr.monitor import Monitor, health_page
-from edge_fr.networks import open_networks
+from edge_fr.networks import Networks, open_networks
 from edge_fr.pipeline import Step, assemble, open_people
-from edge_fr.quality import QualityPolicy
+from edge_fr.quality import QualityPolicy, usual_policy
 from edge_fr.region import WHOLE, Region
 from edge_fr.runner import Sink, Summary
 from edge_fr.sensors import open_cards, read_sensors
@@ -70,7 +71,7 @@ def run_site(
                     reader=look.reader or "auto",
                     policy=_reconnect(look),
                 ),
-                assemble(networks, people, quality=_quality(look), decision=_decision(look)),
+                assemble(networks, people, quality=_quality(look, networks), decision=_decision(look)),
                 fps=look.fps,
                 region=WHOLE if look.region is None else Region(*look.region),
                 tiles=TiledDetector(networks.detector, look.tiles) if look.tiles else None,
@@ -148,9 +149,10 @@ def _sinks(
     return outbox, sinks
 
 
-def _quality(look: Look) -> QualityPolicy:
-    standard = QualityPolicy()
-    return QualityPolicy(
+def _quality(look: Look, networks: Networks) -> QualityPolicy:
+    standard = usual_policy(networks.recognizability)
+    return replace(
+        standard,
         min_side_px=standard.min_side_px if look.min_side_px is None else look.min_side_px,
         min_recognizability=(
             standard.min_recognizability if look.min_recognizability is None else look.min_recognizability

@@ -25,6 +25,7 @@ from edge_fr.model_options import open_models
 from edge_fr.networks import Networks
 from edge_fr.pipeline import Stage, Step, open_pipeline
 from edge_fr.progress import Progress
+from edge_fr.quality import usual_policy
 from edge_fr.run_command import stop_on_signals
 from edge_fr.runner import Summary
 from edge_fr.runner import run as drive
@@ -47,8 +48,15 @@ def audit(arguments: argparse.Namespace) -> int:
         opened: Callable[..., Source | Camera] = open_camera if live else open_source
         source = opened(arguments.source, reader=arguments.reader, camera=arguments.camera)
         networks = open_models(arguments)
+        policy = usual_policy(networks.recognizability)
         pipeline = stack.enter_context(
-            open_pipeline(None, networks, stages=judge_everyone(networks), stills=source.reader == "pictures")
+            open_pipeline(
+                None,
+                networks,
+                quality=policy,
+                stages=judge_everyone(networks),
+                stills=source.reader == "pictures",
+            )
         )
         gathering = Gathering(live=live, pictures=Pictures() if arguments.pictures else None)
         stack.enter_context(source)
@@ -86,6 +94,7 @@ def audit(arguments: argparse.Namespace) -> int:
             },
             clock=source.clock,
             fov_deg=arguments.fov,
+            policy=policy,
         )
     _add_losses(gathering.figures, summary)
     if gathering.figures.frames:

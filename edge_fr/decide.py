@@ -2,7 +2,9 @@
 
 A face that walks towards the camera gives poor evidence first and good evidence later. The decider
 fuses a track's embeddings, weighted by recognizability, and speaks when it is sure, when the deadline comes,
-or when the track ends; it speaks again only when the answer changes.
+or when the track ends; it speaks again only when the answer changes. A poor look may be enough for a name: a
+stranger hardly reaches the threshold. It is not enough to call somebody unknown: those who are enrolled miss
+the threshold as well.
 """
 
 from __future__ import annotations
@@ -17,6 +19,10 @@ from edge_fr.errors import InputError
 from edge_fr.structures import Candidate, Decision, Faces, Frame, Matches, Refusal, Status
 
 _LEAST_WEIGHT = 1e-3  # a face of quality 0 that was let through all the same still counts
+UNKNOWN_RI = 0.4
+"""The recognizability from which a look that finds nobody says that nobody is enrolled. Of enrolled people
+the shipped recognizer finds 82 % by a look above it, and 39 % by one between it and the gate's bound
+(`python -m tests.bench.looks DATA`)."""
 _MEMORY = 8.0  # the weight of old evidence is held to this, so that a track can change its mind
 
 
@@ -27,8 +33,10 @@ class DecisionPolicy:
     `target_fpir` is the share of strangers that may be given a name; the threshold that follows from
     it is computed outside, because it depends on the gallery's size. A name needs `margin` over the
     next identity. Between the threshold and `hysteresis` below it an answer is neither given nor
-    taken back. A name needs `known_frames` embeddings, "unknown" needs `unknown_frames`; after
-    `decide_within_ns` of stream time the best answer so far is given whatever their number.
+    taken back. A name needs `known_frames` embeddings, "unknown" needs `unknown_frames` with a
+    recognizability of at least `unknown_ri`, where the recognizer tells it; after `decide_within_ns` of
+    stream time the best answer so far is given whatever their number: with not one such look,
+    "unrecognizable" instead of "unknown".
     """
 
     target_fpir: float = 0.01
@@ -37,6 +45,7 @@ class DecisionPolicy:
     known_frames: int = 2
     unknown_frames: int = 4
     decide_within_ns: int = 2_000_000_000
+    unknown_ri: float = UNKNOWN_RI
 
     def __post_init__(self) -> None:
         if not 0 < self.target_fpir < 1:
@@ -45,6 +54,8 @@ class DecisionPolicy:
             raise InputError(f"margin is {self.margin} and hysteresis {self.hysteresis}, expected 0 to 2")
         if self.known_frames < 1 or self.unknown_frames < 1 or self.decide_within_ns <= 0:
             raise InputError("known_frames, unknown_frames and decide_within_ns must be positive")
+        if not 0 <= self.unknown_ri <= 1:
+            raise InputError(f"unknown_ri is {self.unknown_ri}, expected 0 to 1")
 
 
 def named(candidates: tuple[Candidate, ...], threshold: float, margin: float) -> str | None:
@@ -53,12 +64,18 @@ def named(candidates: tuple[Candidate, ...], threshold: float, margin: float) ->
     return best.identity if best and best.score >= threshold and best.margin >= margin else None
 
 
+def doubts(ri: float | None, least: float) -> tuple[Refusal, ...]:
+    """Why somebody may be enrolled whom a look of that recognizability did not find; () if hardly."""
+    return () if ri is None or ri >= least else (Refusal("recognizability", ri, least, "at least"),)
+
+
 @dataclass(slots=True)
 class _Track:
-    waiting_since_ns: int  # first sight, or the first evidence after "unrecognizable"
+    waiting_since_ns: int  # first sight, or the first evidence after "unrecognizable", or the first good one
     evidence: NDArray[np.float32] = field(default_factory=lambda: np.zeros(1, np.float32))  # weighted sum
     weight: float = 0.0  # of the evidence
     frames: int = 0
+    good: int = 0  # of those frames, the ones by which somebody may be called unknown
     ri: float | None = None  # the best one of the faces behind the evidence
     mask: float | None = None  # the mask_prob of those faces, weighted as they are
     best_quality: float = -1.0
@@ -123,7 +140,8 @@ class Decider:
             if quality > track.best_quality:
                 track.best_quality, track.refusals = quality, face.refusals
             if face.embedding is not None:
-                if track.frames == 0 and track.decision is not None:
+                good = not doubts(face.ri, self.policy.unknown_ri)
+                if track.decision is not None and (track.frames == 0 or (good and track.good == 0)):
                     track.waiting_since_ns = frame.pts_ns  # unrecognizable until now: a new wait begins
                 track.evidence = track.evidence + weight * face.embedding
                 track.weight += weight
@@ -136,6 +154,7 @@ class Decider:
                     track.evidence *= _MEMORY / track.weight
                     track.weight = _MEMORY
                 track.frames += 1
+                track.good += good
                 fused[face.track_id] = track.evidence / np.linalg.norm(track.evidence)
         if fused:
             matches = self.search(np.stack(list(fused.values())).astype(np.float32))
@@ -153,6 +172,8 @@ class Decider:
 
     def _answer(self, track: _Track, threshold: float, *, final: bool) -> Decision | None:
         policy, before = self.policy, track.decision
+        doubt = track.refusals if track.frames == 0 else doubts(track.ri, policy.unknown_ri)
+        nobody: Status = "unknown" if track.good else "unrecognizable"
 
         def answer(status: Status, identity: str | None = None) -> Decision:
             return Decision(
@@ -162,13 +183,13 @@ class Decider:
                 threshold,
                 track.frames,
                 policy.target_fpir,
-                track.refusals if status == "unrecognizable" else (),
+                doubt if status == "unrecognizable" else (),
                 ri=track.ri,
                 mask_prob=track.mask,
             )
 
         if track.frames == 0:
-            return answer("unrecognizable") if final else None
+            return answer(nobody) if final else None
         best = track.candidates[0] if track.candidates else None
         identity = named(track.candidates, threshold, policy.margin)
         if identity is not None and (final or track.frames >= policy.known_frames):
@@ -176,7 +197,8 @@ class Decider:
         floor = threshold - policy.hysteresis
         if before is not None and before.status == "known":
             score = next((c.score for c in track.candidates if c.identity == before.identity), -1.0)
-            return answer("known", before.identity) if score >= floor else answer("unknown")
+            return answer("known", before.identity) if score >= floor else answer(nobody)
         settled = before is not None and before.status == "unknown"
-        stranger = (best is None or best.score < floor) and track.frames >= policy.unknown_frames
-        return answer("unknown") if final or settled or stranger else None
+        below = best is None or best.score < floor
+        stranger = below and track.good >= policy.unknown_frames
+        return answer(nobody) if final or settled or stranger else None

@@ -22,7 +22,7 @@ from edge_fr.events import Sighting, face_event, sighting
 from edge_fr.gallery import Gallery, score_threshold
 from edge_fr.image import align
 from edge_fr.networks import Networks, open_networks
-from edge_fr.quality import QualityGate, QualityPolicy
+from edge_fr.quality import QualityGate, QualityPolicy, usual_policy
 from edge_fr.structures import Decision, Event, Faces, Frame
 from edge_fr.tiles import TiledDetector
 from edge_fr.timing import StageTimes
@@ -264,7 +264,9 @@ def assemble(
     return Pipeline(
         detector=detector or networks.detector,
         tracker=tracker or Tracker(),
-        gate=QualityGate(quality or QualityPolicy(), recognizability=networks.recognizability),
+        gate=QualityGate(
+            quality or usual_policy(networks.recognizability), recognizability=networks.recognizability
+        ),
         embedder=networks.embedder,
         decider=Decider(people.search, threshold, decision),
         model=card,

@@ -12,14 +12,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fr.decide import named
+from edge_fr.decide import UNKNOWN_RI, doubts, named
 from edge_fr.detect import Detector
 from edge_fr.embed import Embedder
 from edge_fr.errors import EnrollmentError, ImageError, UnknownIdentityError
 from edge_fr.gallery import Gallery, normalized_identity, score_threshold
 from edge_fr.image import align, read_image, to_bgr
 from edge_fr.networks import Networks, open_networks
-from edge_fr.quality import QualityGate, QualityPolicy, Recognizability
+from edge_fr.quality import QualityGate, QualityPolicy, Recognizability, usual_policy
 from edge_fr.structures import Decision, Face, Faces, Frame, Status
 
 Picture = str | Path | NDArray[np.generic]
@@ -88,7 +88,7 @@ class Recognizer:
         self._detector = detector
         self._embedder = embedder
         self.gallery = gallery
-        quality = quality or QualityPolicy()
+        quality = quality or usual_policy(recognizability)
         self._min_score = quality.min_score
         self._gate = QualityGate(quality, recognizability=recognizability)
         self._enrollment_gate = QualityGate(
@@ -147,7 +147,12 @@ class Recognizer:
         if face.embedding is None:
             return Verification("unrecognizable", None, threshold, tuple(map(str, face.refusals)))
         score = float((templates @ face.embedding).max())
-        return Verification("match" if score >= threshold else "no match", score, threshold)
+        if score >= threshold:
+            return Verification("match", score, threshold)
+        doubt = doubts(face.ri, UNKNOWN_RI)
+        if doubt:
+            return Verification("unrecognizable", None, threshold, tuple(map(str, doubt)))
+        return Verification("no match", score, threshold)
 
     def enroll(
         self, identity: str, pictures: Picture | Iterable[Picture], *, force: bool = False
@@ -217,7 +222,8 @@ class Recognizer:
             )
         candidates = self.gallery.search(face.embedding[None])[0]
         identity = named(candidates, threshold, self._margin)
-        status: Status = "unknown" if identity is None else "known"
+        doubt = doubts(face.ri, UNKNOWN_RI) if identity is None else ()
+        status: Status = "known" if identity is not None else "unrecognizable" if doubt else "unknown"
         return Decision(
             status,
             identity,
@@ -225,6 +231,7 @@ class Recognizer:
             threshold,
             1,
             self._target_fpir,
+            doubt,
             ri=face.ri,
             mask_prob=face.mask_prob,
         )

@@ -253,8 +253,8 @@ class Decision:
 
     `identity` is set only when `status` is "known". `frames_used` counts the embeddings fused;
     `ri` is the best recognizability among them and `mask_prob` their mean, weighted as they were fused
-    (None: the recognizer tells neither). `refusals` are those of the best face seen when nothing could be
-    used.
+    (None: the recognizer tells neither). `refusals` say why a face is unrecognizable: those of the best face
+    seen when nothing could be used, or that what could be used is too poor to call somebody unknown.
     """
 
     status: Status

@@ -18,12 +18,14 @@ from edge_fr.audit_command import judge_everyone
 from edge_fr.errors import ModelNotFoundError
 from edge_fr.networks import open_networks
 from edge_fr.pipeline import Step, assemble, open_people
+from edge_fr.quality import QualityPolicy
 from edge_fr.runner import run
 from edge_fr.stream import open_source
 from edge_fr.structures import Frame
 from samples.standoff_clip import FOCAL_PX, FPS, WIDTH, Truth, render
 from samples.standoff_people import COLLINS, FACE_WIDTH_M, HOPPER
 
+POLICY = QualityPolicy.without_index()  # of the clip's faces it refuses more for their size
 LENS = Lens.of(2 * math.degrees(math.atan(WIDTH / 2 / FOCAL_PX)), WIDTH)
 
 
@@ -69,7 +71,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Audited:
     stages = judge_everyone(networks)
     with (
         open_source(path) as source,
-        assemble(networks, people, stages=stages, keeps_gallery=True) as pipeline,
+        assemble(networks, people, quality=POLICY, stages=stages, keeps_gallery=True) as pipeline,
     ):
         run(source, pipeline, sinks=[gathering], on_step=observe)
     gathering.finish()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_fr.audit.figures import Figures
+from edge_fr.audit.figures import MEASURES, Figures
 from edge_fr.audit.gathering import Gathering
 from edge_fr.audit.page import About, page
 from edge_fr.audit.pictures import Pictures, Shot
@@ -25,6 +26,7 @@ from edge_fr.audit.tallies import Histogram, PictureMap, Sample
 from edge_fr.cli import main
 from edge_fr.errors import SourceReadError
 from edge_fr.pipeline import Step, StillTracks
+from edge_fr.quality import QualityPolicy
 from edge_fr.runner import run
 from edge_fr.stream import Camera, gstreamer
 from edge_fr.structures import Faces, Frame, Refusal
@@ -98,6 +100,21 @@ def test_without_pictures_nobody_is_on_the_page() -> None:
     assert "img" not in Checked(text).tags
     assert "base64" not in text
     assert "nobody is shown" in text
+
+
+def test_the_lines_are_drawn_at_the_bounds_that_the_gate_went_by() -> None:
+    figures = gathered().figures
+
+    def lines(policy: QualityPolicy) -> list[str]:
+        text = page(figures, replace(about(), policy=policy))
+        histograms = re.findall(r'<svg class="bars".*?</svg>', text)
+        (eyes,) = (svg for svg in histograms if 'aria-label="Between the eyes"' in svg)
+        return re.findall(r'class="bound" x1="([\d.]+)"', eyes)
+
+    (small,), (large,) = lines(QualityPolicy()), lines(QualityPolicy.without_index())
+    edges = MEASURES["eyes_px"].edges
+    place = [float(np.interp(px, edges, range(len(edges)))) for px in (5, 8)]
+    assert float(small) / float(large) == pytest.approx(place[0] / place[1], rel=0.01)
 
 
 def test_hostile_names_stay_text() -> None:

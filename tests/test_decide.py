@@ -174,6 +174,44 @@ def test_a_recognizer_that_tells_neither_leaves_both_open() -> None:
     assert answer.mask_prob is None
 
 
+def test_looks_too_poor_to_find_an_enrolled_person_do_not_make_a_stranger() -> None:
+    poor = [(i / 4, sight(STRANGER, ri=0.25)) for i in range(12)]
+    answers = watch(decider(), poor)
+    assert [(at, a.status, a.frames_used) for at, a in answers] == [(2.0, "unrecognizable", 9)]
+    assert list(map(str, answers[0][1].refusals)) == ["recognizability 0.25, needs at least 0.4"]
+
+
+def test_poor_looks_may_be_enough_for_a_name() -> None:
+    answers = watch(decider(), [(i / 4, sight(GRACE, ri=0.25)) for i in range(12)])
+    assert [(at, a.status, a.refusals) for at, a in answers] == [(0.25, "known", ())]
+
+
+def test_the_first_good_look_after_poor_ones_begins_a_new_wait() -> None:
+    poor = [(i / 4, sight(STRANGER, ri=0.25)) for i in range(12)]
+    good = [(3 + i / 4, sight(STRANGER, ri=0.7)) for i in range(12)]
+    stranger = watch(decider(), poor + good)
+    assert [(at, a.status) for at, a in stranger] == [(2.0, "unrecognizable"), (3.75, "unknown")]
+    one = watch(decider(), poor + good[:1] + [(3 + i / 4, Faces.empty()) for i in range(1, 12)])
+    assert [(at, a.status) for at, a in one] == [(2.0, "unrecognizable"), (5.0, "unknown")]
+    near = [(3.0, sight(mixed(GRACE, 0.3), ri=0.4))]
+    near += [(3.25 + i / 4, sight(GRACE, ri=0.9)) for i in range(9)]
+    enrolled = watch(decider(), poor + near)
+    assert [a.status for _, a in enrolled] == ["unrecognizable", "known"]
+
+
+def test_a_name_from_poor_looks_that_turn_against_it_becomes_unrecognizable_not_unknown() -> None:
+    sights = [(0.0, sight(GRACE, ri=0.2)), (0.1, sight(GRACE, ri=0.2))]
+    sights += [(0.2 + i / 10, sight(STRANGER, ri=0.39)) for i in range(6)]
+    assert [a.status for _, a in watch(decider(), sights)] == ["known", "unrecognizable"]
+
+
+def test_a_track_of_poor_looks_that_ends_is_unrecognizable() -> None:
+    decide = decider()
+    watch(decide, [(i / 10, sight(STRANGER, ri=0.3)) for i in range(6)])
+    decision, is_new = decide.end([7])[7]
+    assert (decision.status, is_new, decision.ri) == ("unrecognizable", True, pytest.approx(0.3))
+
+
 def test_a_track_that_ends_early_still_gets_its_answer_and_is_forgotten() -> None:
     decide = decider()
     decide.observe(frame(0), sight(GRACE))
@@ -203,3 +241,5 @@ def test_faces_outside_any_confirmed_track_are_ignored() -> None:
 def test_a_policy_that_means_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="target_fpir is 3"):
         DecisionPolicy(target_fpir=3)
+    with pytest.raises(InputError, match=r"unknown_ri is 40, expected 0 to 1"):
+        DecisionPolicy(unknown_ri=40)

@@ -22,7 +22,7 @@ from edge_fr.engine import open_engine
 from edge_fr.errors import InputError, ModelNotFoundError
 from edge_fr.measures import combine, head_pose, measure, sharpness
 from edge_fr.models import resolve
-from edge_fr.quality import QualityGate, QualityPolicy
+from edge_fr.quality import QualityGate, QualityPolicy, usual_policy
 from edge_fr.structures import Faces, Frame
 
 MS = 1_000_000
@@ -118,14 +118,14 @@ def cut(picture: Picture) -> Picture:
 def with_small_box(picture: Picture) -> Picture:
     image, faces = picture
     centre = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
-    return image, faces.with_(boxes=np.hstack([centre - 7, centre + 7]).astype(np.float32))
+    return image, faces.with_(boxes=np.hstack([centre - 5, centre + 5]).astype(np.float32))
 
 
 def with_close_landmarks(picture: Picture) -> Picture:
-    """The landmarks drawn together until the eyes are 7 px apart; their form stays."""
+    """The landmarks drawn together until the eyes are 4 px apart; their form stays."""
     image, faces = picture
     nose, eyes = faces.landmarks[:, 2:3], faces.landmarks[0, 1, 0] - faces.landmarks[0, 0, 0]
-    return image, faces.with_(landmarks=nose + (faces.landmarks - nose) * np.float32(7 / eyes))
+    return image, faces.with_(landmarks=nose + (faces.landmarks - nose) * np.float32(4 / eyes))
 
 
 def turned(picture: Picture, degrees: float) -> Picture:
@@ -182,13 +182,20 @@ def test_one_alteration_gives_one_reason(portrait: Callable[[], Picture], compon
 
 
 def test_a_reason_holds_the_measure_the_bound_and_the_unit() -> None:
-    picture = scaled(astronaut(), 0.15)
+    picture = scaled(astronaut(), 0.1)
     judged, reasons = judge(picture)
     assert reasons == ["head_size", "inter_eye_distance"]
     assert judged.refusals is not None
     refusal = judged.refusals[0][1]
-    assert refusal.measured == pytest.approx(45 * 0.15)
-    assert str(refusal) == "inter eye distance 6.75 px, needs at least 8 px"
+    assert refusal.measured == pytest.approx(45 * 0.1)
+    assert str(refusal) == "inter eye distance 4.5 px, needs at least 5 px"
+
+
+def test_faces_are_judged_at_smaller_sizes_where_a_network_tells_the_hopeless_ones() -> None:
+    small = scaled(astronaut(), 0.15)  # 6.75 px between the eyes
+    hopeful = lambda crops: np.ones(len(crops), np.float32)  # noqa: E731
+    assert judge(small, usual_policy(hopeful))[1] == []
+    assert judge(small, usual_policy(None))[1] == ["head_size", "inter_eye_distance"]
 
 
 def test_a_bound_is_inclusive() -> None:

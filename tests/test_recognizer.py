@@ -105,12 +105,37 @@ def test_each_face_of_a_picture_gets_its_own_answer_largest_first(recognizer: Re
 
 def test_a_face_too_small_to_tell_is_unrecognizable_with_the_reasons(recognizer: Recognizer) -> None:
     recognizer.enroll("Eileen", COLLINS_PHOTO)
-    answer = recognizer.verify(far_away(COLLINS_PHOTO, 0.12), "Eileen")
+    answer = recognizer.verify(far_away(COLLINS_PHOTO, 0.11), "Eileen")
     assert (answer.status, answer.score) == ("unrecognizable", None)
-    assert any("inter eye distance" in reason for reason in answer.reasons)
-    (found,) = recognizer.identify(far_away(COLLINS_PHOTO, 0.12))
+    assert any("head size" in reason for reason in answer.reasons)
+    (found,) = recognizer.identify(far_away(COLLINS_PHOTO, 0.11))
     assert found.decision.status == "unrecognizable"
     assert found.decision.refusals
+
+
+@pytest.mark.parametrize(("ri", "status"), [(0.39, "unrecognizable"), (0.41, "no match")])
+def test_a_picture_too_poor_to_find_an_enrolled_person_tells_nothing_of_a_stranger(
+    ri: float, status: str
+) -> None:
+    def embedded(feeds: Feeds) -> dict[str, NDArray[np.float32]]:
+        crops = feeds["x"]
+        rows = np.eye(4, dtype=np.float32)[[0 if crop.mean() > 100 else 1 for crop in crops]]
+        return {"embedding": rows, "ri": np.full((len(crops), 1), ri, np.float32)}
+
+    model = card(impostor_scores={"1e-1": 0.2, "1e-4": 0.4})
+    engine = FakeEngine(embedded, model, outputs=(spec("embedding", None, 4), spec("ri", None, 1)))
+    detector = Detector(open_engine(resolve("yunet")))
+    with Gallery.open(":memory:", model, create=True) as gallery:
+        kiosk = Recognizer(detector, Embedder(engine), gallery)
+        kiosk.enroll("Eileen", COLLINS_PHOTO)
+        dark = (COLLINS_PHOTO * 0.5).astype(np.uint8)
+        assert kiosk.verify(COLLINS_PHOTO, "Eileen").status == "match"
+        answer = kiosk.verify(dark, "Eileen")
+        assert answer.status == status
+        decision = kiosk.identify(dark)[0].decision
+        assert decision.status == {"no match": "unknown"}.get(status, status)
+        reasons = ["recognizability 0.39, needs at least 0.4"] if status == "unrecognizable" else []
+        assert list(answer.reasons) == [str(refusal) for refusal in decision.refusals] == reasons
 
 
 def test_a_picture_without_a_face_says_so(recognizer: Recognizer) -> None:

@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
     """A gallery that knows Grace Hopper, a picture of her, one of somebody else, and a video."""
     cv2.imwrite(str(tmp_path / "grace.png"), portrait(HOPPER))
     cv2.imwrite(str(tmp_path / "eileen.png"), portrait(COLLINS))
-    cv2.imwrite(str(tmp_path / "tiny.png"), cv2.resize(portrait(HOPPER), (48, 56)))
+    cv2.imwrite(str(tmp_path / "tiny.png"), cv2.resize(portrait(HOPPER), (40, 47)))
     photo = portrait(HOPPER)
     video = cv2.VideoWriter(
         str(tmp_path / "door.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, photo.shape[1::-1]

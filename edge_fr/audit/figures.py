@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,8 +13,6 @@ from edge_fr.audit.tallies import Histogram, PictureMap
 from edge_fr.quality import QualityPolicy
 
 EYES_M = 0.063  # between the pupils of an adult, on average; nine in ten have 57 to 69 mm
-
-POLICY = QualityPolicy()  # what the gate goes by unless it is told otherwise
 
 SIZE = frozenset({"head_size", "inter_eye_distance"})
 """Refusals for which only a larger face helps."""
@@ -27,12 +26,15 @@ _FALLING = np.geomspace(1, 1.1**60, 61)  # steps of a tenth
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Something measured at every look: its name on the page, its unit, its bins and the gate's bounds."""
+    """Something measured at every look: its name on the page, its unit, its bins and the gate's bounds.
+
+    `bounds` is called with the policy that the gate goes by.
+    """
 
     title: str
     unit: str
     edges: NDArray[np.float64]
-    bounds: tuple[float, ...] = ()
+    bounds: Callable[[QualityPolicy], tuple[float, ...]] = lambda policy: ()
     digits: int = 0
 
 
@@ -41,15 +43,22 @@ MEASURES = {
         "Between the eyes",
         "px",
         np.array([0, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128, 256], np.float64),
-        (POLICY.min_inter_eye_px,),
+        lambda policy: (policy.min_inter_eye_px,),
         digits=1,
     ),
-    "sharpness": Measure("Sharpness", "", np.arange(0, 0.51, 0.02), (POLICY.min_sharpness,), digits=2),
+    "sharpness": Measure(
+        "Sharpness", "", np.arange(0, 0.51, 0.02), lambda policy: (policy.min_sharpness,), digits=2
+    ),
     "brightness": Measure("Brightness of the face", "grey levels", np.arange(0, 257, 16.0)),
     "yaw_deg": Measure(
-        "Turned to the side", "degrees", np.arange(-90, 91, 10.0), (-POLICY.max_yaw_deg, POLICY.max_yaw_deg)
+        "Turned to the side",
+        "degrees",
+        np.arange(-90, 91, 10.0),
+        lambda policy: (-policy.max_yaw_deg, policy.max_yaw_deg),
     ),
-    "ri": Measure("Recognizability", "", np.linspace(0, 1, 21), (POLICY.min_recognizability,), digits=2),
+    "ri": Measure(
+        "Recognizability", "", np.linspace(0, 1, 21), lambda policy: (policy.min_recognizability,), digits=2
+    ),
 }
 
 

@@ -15,6 +15,7 @@ from edge_fr.audit.pictures import Pictures, Shot
 from edge_fr.audit.statements import Statement, changes, limits, spoken
 from edge_fr.audit.style import STYLE
 from edge_fr.audit.tables import distances, key_figures
+from edge_fr.quality import QualityPolicy
 
 # What a map's darkest and brightest colour stand for.
 _SCALES = {
@@ -35,7 +36,7 @@ _NOTES = {
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What the page says of the audit itself. `source` must hold no secrets."""
+    """What the page says of the audit itself. `source` must hold no secrets; `policy` is the gate's."""
 
     camera: str
     source: str
@@ -43,6 +44,7 @@ class About:
     models: dict[str, str] = field(default_factory=dict)
     clock: str = "file"
     fov_deg: float | None = None
+    policy: QualityPolicy = field(default_factory=QualityPolicy)
 
 
 def page(figures: Figures, about: About, pictures: Pictures | None = None) -> str:
@@ -65,7 +67,7 @@ def page(figures: Figures, about: About, pictures: Pictures | None = None) -> st
         "<h2>What was seen</h2>",
         _table(key_figures(figures, about.clock)),
         _where(figures),
-        *(_measure(figures, name) for name in MEASURES),
+        *(_measure(figures, name, about.policy) for name in MEASURES),
         "<h2>Why looks were refused</h2>",
         _refusals(figures, pictures),
         _best(pictures),
@@ -124,7 +126,7 @@ def _where(figures: Figures) -> str:
     return f"<section><h3>Where looks were recognizable</h3><figure>{drawn}{scale}</figure></section>"
 
 
-def _measure(figures: Figures, name: str) -> str:
+def _measure(figures: Figures, name: str, policy: QualityPolicy) -> str:
     measure, counts = MEASURES[name], figures.measured[name]
     unit = f", {measure.unit}" if measure.unit else ""
     title = f"<h3>{escape(measure.title + unit)}</h3>"
@@ -135,8 +137,9 @@ def _measure(figures: Figures, name: str) -> str:
     low, high = _SCALES[name]
     least, middle, most = (f"{counts.quantile(share):.{measure.digits}f}" for share in (0.1, 0.5, 0.9))
     text = f"Half of the looks below {middle}; one in ten below {least}, one in ten above {most}."
+    drawn = histogram(counts, measure.title, measure.bounds(policy))
     return (
-        f"<section>{title}<div class='pair'><figure>{histogram(counts, measure.title, measure.bounds)}"
+        f"<section>{title}<div class='pair'><figure>{drawn}"
         f"<figcaption>{text} {escape(_NOTES[name])}</figcaption></figure>"
         f"<figure>{picture_map(figures.maps[name], f'{measure.title}: where in the picture', low, high)}"
         f"{_scale(f'{low:g}', f'{high:g}')}</figure></div></section>"

@@ -21,7 +21,7 @@ from edge_fr.structures import Candidate, Decision, Faces, Frame, Matches, Refus
 _LEAST_WEIGHT = 1e-3  # a face of quality 0 that was let through all the same still counts
 UNKNOWN_RI = 0.4
 """The recognizability from which a look that finds nobody says that nobody is enrolled. Of enrolled people
-the shipped recognizer finds 82 % by a look above it, and 39 % by one between it and the gate's bound
+the shipped recognizer finds 84 % by a look above it, and 35 % by one between it and the gate's bound
 (`python -m tests.bench.looks DATA`)."""
 _MEMORY = 8.0  # the weight of old evidence is held to this, so that a track can change its mind
 

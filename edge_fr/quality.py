@@ -22,10 +22,10 @@ class QualityPolicy:
     """The bounds of a good face, inclusive; the defaults are for surveillance, where little is refused.
 
     `min_score` is the detector's, `min_side_px` the shorter side of the box. The default
-    `min_inter_eye_px` is where the shipped recognizer begins to find more people than it misses: of people who
-    are enrolled it finds 88 % by a look at a face as it is (35 px between the eyes) that the gate's network
-    lets pass, 73 % by one at 7.5 px, 54 % at 5 px, 37 % at 3.8 px, and gives a name to 0.4, 1.3, 2.0 and 2.2 % of
-    strangers, 1 % asked for (`python -m tests.bench.looks DATA`). Yaw, pitch and roll bound the absolute angle.
+    `min_inter_eye_px` is where the shipped recognizer begins to find more people than it misses: of enrolled
+    people it finds 88 % by a look at a face as it is (35 px between the eyes) that the gate's network lets
+    pass, 73 % by one at 7.5 px, 54 % at 5 px, 37 % at 3.8 px; of strangers 0.4, 1.3, 2.0 and 2.2 % get a
+    name, 1 % asked for (`python -m tests.bench.looks DATA`). Yaw, pitch and roll bound the absolute angle.
     `min_sharpness` is 0..1, see `edge_fr.measures.sharpness`. `max_dark_share` and `max_bright_share`
     bound the share of the face's pixels below 26 and above 246 of 255 grey levels; `min_dynamic_range`
     is the spread of its grey levels from the 5th to the 95th percentile. `min_inside` is the least

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_fr.errors import InputError
 from export.networks.recognizer import Recognizer
-from export.training.data import Faces
+from export.training.data import Faces, Source
 from export.training.masks import MaskRenderer
 from export.training.teacher import to_tensor
 
@@ -32,9 +32,11 @@ def degraded(crop: NDArray[np.uint8], condition: str, masks: MaskRenderer, seed:
     return crop
 
 
-def held_out_rows(faces: Faces, count: int, *, sources: tuple[int, ...]) -> NDArray[np.int64]:
-    """Up to `count` held-out faces of people with at least four pictures in those sources, drawn once."""
-    candidates = np.flatnonzero(faces.tune & np.isin(faces.source, sources))
+def held_out_rows(faces: Faces, count: int, *, sources: Sequence[Source]) -> NDArray[np.int64]:
+    """Up to `count` held-out faces of people with at least four pictures, drawn once; of those `sources`
+    that name people and hold full-size crops. `faces` were packed from `sources`."""
+    named = [i for i, source in enumerate(sources) if source.identities and source.layout == "aligned"]
+    candidates = np.flatnonzero(faces.tune & np.isin(faces.source, named))
     names, counts = np.unique(faces.identity[candidates], return_counts=True)
     rows = candidates[np.isin(faces.identity[candidates], names[counts >= 4])]
     return np.random.default_rng(0).permutation(rows)[:count]

@@ -93,7 +93,7 @@ def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | 
     faces = pack(config.sources, data, cache)
     if config.index_views:
         check_faces(faces, config.index_views)
-    judged = _rows_to_judge(faces, config)
+    judged = held_out_rows(faces, 400, sources=config.sources)
     if len(np.unique(faces.identity[judged])) < 2:
         console.print("not judged: it takes two held-out people with four pictures each")
         judged = judged[:0]
@@ -185,11 +185,6 @@ def train(config: Config, *, data: Path, out: Path, cache: Path, stop_at: int | 
             {"config": config.model_dump_json(), "state": ema.state_dict(), "step": last},
         )
     return out / "recognizer.pt"
-
-
-def _rows_to_judge(faces: Faces, config: Config) -> NDArray[np.int64]:
-    named = tuple(i for i, s in enumerate(config.sources) if s.identities and s.layout == "aligned")
-    return held_out_rows(faces, 400, sources=named)
 
 
 def _judge(

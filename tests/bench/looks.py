@@ -90,20 +90,19 @@ def main() -> None:
     arguments = parser.parse_args()
     config = read_config(arguments.config)
     faces = pack(config.sources, arguments.data, cache_folder() / "training")
-    named = tuple(i for i, s in enumerate(config.sources) if s.identities and s.layout == "aligned")
     networks = open_networks()
-    looks = Looks(faces, held_out_rows(faces, len(faces.crops), sources=named), networks)
+    looks = Looks(faces, held_out_rows(faces, len(faces.crops), sources=config.sources), networks)
     masks = MaskRenderer(None)
     least = QualityPolicy().min_recognizability
     print(f"{len(looks.people)} people, {len(looks.rows)} looks, FPIR {POLICY.target_fpir:.0%}")
     head = f"{'looks':>7} {'passed':>8} {'found':>8} {'strangers':>11}"
     print(f"{'eyes apart':>12} {head}")
     for name, condition in CONDITIONS.items():
-        told = looks.ask(lambda crop, row, at=condition: degraded(crop, at, masks, row))  # type: ignore[misc]
+        told = looks.ask(lambda crop, row, at=condition: degraded(crop, at, masks, row))
         print(_line(name, told[told[:, 0] >= least], len(told)))
     told = np.concatenate(
         [
-            looks.ask(lambda crop, row, r=r: view(crop, CAMERA, masks, np.random.default_rng([r, row])).image)  # type: ignore[misc]
+            looks.ask(lambda crop, row, r=r: view(crop, CAMERA, masks, np.random.default_rng([r, row])).image)
             for r in range(3)
         ]
     )

@@ -27,7 +27,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from edge_fr.engine import ModelCard
-from edge_fr.errors import CardError, GalleryFileError
+from edge_fr.errors import CardError, GalleryFileError, GalleryModelError
 
 MEMORY = ":memory:"
 
@@ -104,6 +104,10 @@ def explained(path: str, doing: str, busy_s: float) -> Iterator[None]:
         raise GalleryFileError(
             f"cannot {doing} gallery {path}: {_reason(str(error), path, busy_s)}"
         ) from error
+    except OSError as error:  # a file system that went away
+        raise GalleryFileError(
+            f"cannot {doing} gallery {path}: {error.strerror or error}; check `ls -ld {path}`"
+        ) from error
 
 
 def _reason(message: str, path: str, busy_s: float) -> str:
@@ -174,6 +178,21 @@ def enrolled_card(db: sqlite3.Connection, path: str) -> ModelCard:
         raise GalleryFileError(
             f"{error}; a newer edge-fr may have written it: `pip install --upgrade edge-fr`"
         ) from error
+
+
+def require_same_model(path: str, enrolled: ModelCard, loaded: ModelCard) -> None:
+    """GalleryModelError unless both are one model, in whatever precision."""
+    differences = [
+        f"{field} {getattr(enrolled, field)} there, {getattr(loaded, field)} here"
+        for field in ("weights_digest", "embedding_size", "template")
+        if getattr(enrolled, field) != getattr(loaded, field)
+    ]
+    if differences:
+        raise GalleryModelError(
+            f"gallery {path} was enrolled with {enrolled.name!r}, but {loaded.name!r} is loaded "
+            f"({'; '.join(differences)}); their embeddings cannot be compared. Load {enrolled.name!r} "
+            f"(`edge-fr models list` shows what is here), or enroll into a new gallery with `edge-fr enroll`"
+        )
 
 
 def _require_file(path: str, create: bool) -> None:

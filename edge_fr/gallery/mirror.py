@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fr.gallery.database import checksum, damaged, transaction
+from edge_fr.engine import ModelCard
+from edge_fr.gallery.database import checksum, damaged, enrolled_card, require_same_model, transaction
 from edge_fr.gallery.index import Index
+from edge_fr.structures import Matches
 
 PERSON = "SELECT id, identity, enrolled_at_us, templates, crc32 FROM people"
 TEMPLATE = "SELECT person, embedding, quality, source, added_at_us, crc32 FROM templates"
@@ -21,55 +24,92 @@ TemplateRow = tuple[int, bytes, float | None, str, int, int]
 
 
 class Mirror:
-    """Names and templates of a gallery file, as of the last `refresh`."""
+    """Names and templates of a gallery file, as of the last `refresh`; `card` is the model in use.
 
-    def __init__(self, db: sqlite3.Connection, path: str, size: int) -> None:
+    Searches may come from any thread while another one refreshes, and never wait for the file.
+    """
+
+    def __init__(self, db: sqlite3.Connection, path: str, card: ModelCard) -> None:
+        assert card.embedding_size is not None  # no embedder's card goes without
         self.names: dict[int, str] = {}
-        self.index = Index(size)
+        self.index = Index(card.embedding_size)
+        self.version: int | None = None
+        """SQLite's data_version of what is mirrored; None: look in any case."""
+        self._lock = threading.Lock()  # of names and index
+        self._crcs: dict[int, int] = {}  # of the people's rows
         self._db = db
         self._path = path
-        self._size = size
+        self._card = card
+        self._size = card.embedding_size
         self._seq = 0  # the last row of `changes` that is mirrored
-        self._version: int | None = None  # SQLite's data_version then; None: look in any case
         self.refresh()
 
     def invalidate(self) -> None:
         """Makes the next refresh look: SQLite's version tells only of other connections' commits."""
-        self._version = None
+        self.version = None
+
+    def search(self, probes: NDArray[np.float32], k: int) -> Matches:
+        """The k best identities for each of (P, size) probes of unit length, as `Gallery.search` says."""
+        with self._lock:
+            return self.index.search(probes, k, self.names)
+
+    def require_model(self) -> None:
+        """GalleryModelError when the file is another model's: one was written over it."""
+        require_same_model(self._path, enrolled_card(self._db, self._path), self._card)
 
     def refresh(self) -> bool:
         """Takes over what was committed since the last time; says whether anybody changed.
 
-        Nothing is taken over when anything of it is damaged.
+        Nothing is taken over when anything of it is damaged, or enrolled with another model.
         """
-        if self._db.execute("PRAGMA data_version").fetchone()[0] == self._version:
+        if self._db.execute("PRAGMA data_version").fetchone()[0] == self.version:
             return False
         with transaction(self._db, "DEFERRED"):
+            self.require_model()
             seq = self._db.execute("SELECT coalesce(max(seq), 0) FROM changes").fetchone()[0]
             version = self._db.execute("PRAGMA data_version").fetchone()[0]
             # A sequence that went back means that an older copy was written over the file.
             since = self._seq if seq >= self._seq else 0
             changed = [row[0] for row in self._db.execute(_CHANGED, (since,))]
-            names, index = self._read(since)
-        if since == 0:
-            self.names, self.index = names, index
-        else:
-            outdated = [person for person in changed if self.names.pop(person, None) is not None]
-            if outdated:
-                self.index.remove(np.array(outdated, np.int64))
-            self.index.extend(index)
-            self.names.update(names)
-        self._seq, self._version = seq, version
-        return len(changed) > 0
+            people, index = self._read(since)
+            others = since > 0 and self.version is not None
+            if others and not self._adds_up(changed, people):  # another gallery was written over the file
+                since = 0
+                people, index = self._read(since)
+        names = {person: row[1] for person, row in people.items()}
+        crcs = {person: row[4] for person, row in people.items()}
+        with self._lock:
+            if since == 0:
+                self.names, self.index, self._crcs = names, index, crcs
+            else:
+                outdated = [person for person in changed if self.names.pop(person, None) is not None]
+                if outdated:
+                    self.index.remove(np.array(outdated, np.int64))
+                for person in outdated:
+                    del self._crcs[person]
+                self.index.extend(index)
+                self.names.update(names)
+                self._crcs.update(crcs)
+        anew = since < self._seq
+        self._seq, self.version = seq, version
+        return anew or len(changed) > 0
 
-    def _read(self, since: int) -> tuple[dict[int, str], Index]:
+    def _adds_up(self, changed: list[int], people: dict[int, PersonRow]) -> bool:
+        """Whether the file holds those who are mirrored and did not change, and `people`, and nobody else."""
+        kept = set(self._crcs).difference(changed)
+        found = self._db.execute("SELECT count(*), coalesce(sum(crc32), 0) FROM people").fetchone()
+        crcs = sum(self._crcs[person] for person in kept) + sum(row[4] for row in people.values())
+        return bool(found == (len(kept) + len(people), crcs))
+
+    def _read(self, since: int) -> tuple[dict[int, PersonRow], Index]:
         """Everybody who changed after `since` and is still there; 0 reads everybody."""
         only_people = f" WHERE id IN ({_CHANGED})" if since else ""
         only_templates = f" WHERE person IN ({_CHANGED})" if since else ""
         bound = (since,) if since else ()
-        people = checked_people(self._db.execute(PERSON + only_people, bound), self._path)
-        names = {row[0]: row[1] for row in people}
-        expected = {row[0]: row[3] for row in people}
+        people = {
+            row[0]: row for row in checked_people(self._db.execute(PERSON + only_people, bound), self._path)
+        }
+        expected = {person: row[3] for person, row in people.items()}
         index = Index(self._size)
         index.reserve(sum(expected.values()))
         cursor = self._db.execute(TEMPLATE + only_templates, bound)
@@ -78,7 +118,7 @@ class Mirror:
             index.append(np.array([row[0] for row in rows], np.int64), embeddings)
         if index.owner_counts() != expected:
             raise damaged(self._path, "people and templates do not add up, some are missing")
-        return names, index
+        return people, index
 
 
 def checked_people(rows: Iterable[PersonRow], path: str) -> list[PersonRow]:

@@ -16,18 +16,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fr.engine import ModelCard, require_task
-from edge_fr.errors import GalleryError, GalleryFileError, GalleryModelError, InputError, UnknownIdentityError
-from edge_fr.gallery.database import MEMORY, checksum, connect, damaged, enrolled_card, explained, transaction
+from edge_fr.errors import GalleryFileError, InputError, UnknownIdentityError
+from edge_fr.gallery.database import (
+    MEMORY,
+    checksum,
+    connect,
+    damaged,
+    enrolled_card,
+    explained,
+    require_same_model,
+    transaction,
+)
+from edge_fr.gallery.follow import Follower
 from edge_fr.gallery.index import unit_rows
 from edge_fr.gallery.mirror import (
     PERSON,
     TEMPLATE,
-    Mirror,
     PersonRow,
     TemplateRow,
     checked_embeddings,
     checked_people,
 )
+from edge_fr.gallery.opened import OpenFile
 from edge_fr.gallery.people import (
     Person,
     Provenance,
@@ -39,6 +49,7 @@ from edge_fr.gallery.people import (
 from edge_fr.structures import Matches
 
 _MOST_NAMES_COMPARED = 10_000  # a fifth of a second
+_READING_S = 10.0  # to read a gallery of 200,000 templates takes a few
 
 
 class Gallery:
@@ -48,6 +59,11 @@ class Gallery:
     refresh. What `add` and `remove` return from is on the disk. Several processes may have the file
     open, each sees the others' changes. One gallery may be used from several threads, which wait for
     each other, but not across a fork.
+
+    One that was opened with `read_only` never waits for its file in a search, and no search fails by it:
+    a thread keeps it in step. A file that takes the place of the one that was opened is taken over when it
+    is sound and was enrolled with the same model. While there is none, or it is locked, damaged or away,
+    searches go on with what was read last, people removed meanwhile included, and `trouble` says why.
     """
 
     def __init__(
@@ -60,20 +76,19 @@ class Gallery:
         refresh_s: float,
         busy_s: float,
     ) -> None:
-        enrolled = enrolled_card(db, path)
-        self._card = enrolled if card is None else card
-        _require_same_model(path, enrolled, self._card)
+        self._card = enrolled_card(db, path) if card is None else card
         assert self._card.embedding_size is not None  # no embedder's card goes without
         self._size = self._card.embedding_size
         self._path = path
-        self._file = _file_number(path)
-        self._open_db: sqlite3.Connection | None = db
         self._read_only = read_only
         self._refresh_s = refresh_s
         self._busy_s = busy_s
-        self._lock = threading.RLock()
-        self._mirror = Mirror(db, path, self._size)
+        self._lock = threading.RLock()  # of the file; searches of a reader do without
+        self._file = OpenFile(db, path, self._card, busy_s=busy_s)
         self._refreshed_at = time.monotonic()
+        self._follower: Follower | None = None
+        if read_only:
+            self._follower = Follower(self.refresh, path, every_s=refresh_s, patience_s=busy_s + _READING_S)
 
     @classmethod
     def open(
@@ -90,8 +105,8 @@ class Gallery:
 
         `path` ":memory:" is a new gallery that ends with the process. `card` None takes the gallery's own,
         for listing and removing without a model. `create` makes the file where none is, for its owner
-        alone. A search looks for other processes' changes every `refresh_s` seconds at most. Every call
-        waits up to `busy_s` seconds for a process that is writing.
+        alone. Other processes' changes are looked for every `refresh_s` seconds at most. Every call, but not
+        a search of one that is `read_only`, waits up to `busy_s` seconds for a process that is writing.
 
         Raises GalleryFileError (missing, damaged, no gallery, locked, too new; the file is left as it is),
         GalleryModelError (enrolled with another model; its precision may differ), CardError.
@@ -118,14 +133,24 @@ class Gallery:
     @property
     def template_count(self) -> int:
         """How many templates a search compares with: the size to take a threshold for."""
-        return len(self._mirror.index)
+        return len(self._file.mirror.index)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the file cannot be read now, of one that is `read_only`; None while it can."""
+        return None if self._follower is None else self._follower.trouble
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since memory was last in step with the file of one that is `read_only`; 0 of others."""
+        return 0.0 if self._follower is None else self._follower.age_s
 
     def require_model(self, card: ModelCard) -> None:
         """GalleryModelError unless the people were enrolled with that recognizer, in whatever precision."""
-        _require_same_model(self._path, self._card, card)
+        require_same_model(self._path, self._card, card)
 
     def __len__(self) -> int:
-        return len(self._mirror.names)
+        return len(self._file.mirror.names)
 
     def __enter__(self) -> Gallery:
         return self
@@ -137,10 +162,11 @@ class Gallery:
 
     def close(self) -> None:
         """Closes the file; closing twice is fine."""
+        if self._follower is not None and not self._follower.close():
+            self._file.leave()
+            return
         with self._lock:
-            if self._open_db is not None:
-                self._open_db.close()
-                self._open_db = None
+            self._file.close()
 
     def add(
         self,
@@ -226,46 +252,48 @@ class Gallery:
         if k < 1:
             raise InputError(f"k is {k}, expected 1 or more")
         rows = unit_rows(probes, self._size, "probes")
+        if self._follower is not None:
+            self._file.require_open()
+            self._follower.ask()
+            return self._file.mirror.search(rows, k)
         with self._lock:
-            self._db()
+            self._file.require_open()
             if time.monotonic() - self._refreshed_at >= self._refresh_s:
                 self.refresh()
-            return self._mirror.index.search(rows, k, self._mirror.names)
+            return self._file.mirror.search(rows, k)
 
     def refresh(self) -> bool:
-        """Takes over what other processes changed since the last look; says whether anything had."""
+        """Takes over what other processes changed since the last look; says whether anything had.
+
+        Raises GalleryFileError, GalleryModelError, and leaves memory as it is then.
+        """
         with self._lock, explained(self._path, "read", self._busy_s):
-            self._db()
-            self._require_same_file()
-            changed = self._mirror.refresh()
+            self._file.require_open()
+            changed = self._file.keep_up() if self._read_only else self._file.refresh()
             self._refreshed_at = time.monotonic()
         return changed
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._lock, explained(self._path, "read", self._busy_s):
-            db = self._db()
+            db = self._file.db
             with transaction(db, "DEFERRED"):
                 yield db
 
     @contextmanager
     def _writing(self, doing: str) -> Iterator[sqlite3.Connection]:
         with self._lock, explained(self._path, doing, self._busy_s):
-            db = self._db()
+            db = self._file.db
             if self._read_only:
                 raise GalleryFileError(
                     f"cannot {doing} gallery {self._path}: it was opened with read_only=True; open it without"
                 )
-            self._require_same_file()
+            self._file.require_same()
             with transaction(db, "IMMEDIATE"):
+                self._file.mirror.require_model()
                 yield db
-                self._mirror.invalidate()
-            self._mirror.refresh()
-
-    def _db(self) -> sqlite3.Connection:
-        if self._open_db is None:
-            raise GalleryError(f"gallery {self._path} is closed; Gallery.open opens it again")
-        return self._open_db
+                self._file.mirror.invalidate()
+            self._file.mirror.refresh()
 
     def _person(self, db: sqlite3.Connection, name: str) -> PersonRow | None:
         people = checked_people(db.execute(f"{PERSON} WHERE identity = ?", (name,)), self._path)
@@ -290,32 +318,3 @@ class Gallery:
         if len(rows) != person[3]:
             raise damaged(self._path, f"{name!r} has {len(rows)} templates, expected {person[3]}")
         return rows
-
-    def _require_same_file(self) -> None:
-        if self._path != MEMORY and _file_number(self._path) != self._file:
-            raise GalleryFileError(
-                f"gallery {self._path} was deleted or replaced while it was open; open it again"
-            )
-
-
-def _file_number(path: str) -> tuple[int, int] | None:
-    """What tells a file from one that later took its name; None when there is none."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _require_same_model(path: str, enrolled: ModelCard, loaded: ModelCard) -> None:
-    differences = [
-        f"{field} {getattr(enrolled, field)} there, {getattr(loaded, field)} here"
-        for field in ("weights_digest", "embedding_size", "template")
-        if getattr(enrolled, field) != getattr(loaded, field)
-    ]
-    if differences:
-        raise GalleryModelError(
-            f"gallery {path} was enrolled with {enrolled.name!r}, but {loaded.name!r} is loaded "
-            f"({'; '.join(differences)}); their embeddings cannot be compared. Load {enrolled.name!r} "
-            f"(`edge-fr models list` shows what is here), or enroll into a new gallery with `edge-fr enroll`"
-        )

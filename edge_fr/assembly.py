@@ -79,10 +79,12 @@ def run_site(
             for name, camera in site.cameras.items()
             for look in (site.look(name),)
         ]
-        health = HealthCheck(lanes, outbox)
+        enrolled = None if site.gallery is None else people
+        health = HealthCheck(lanes, outbox, gallery=enrolled)
         watchers = [] if on_step is None else [on_step]
         if site.metrics is not None:
-            metrics = SiteMetrics(lanes, outbox, sensors=(read_sensors, *filter(None, [open_cards()])))
+            sensors = (read_sensors, *filter(None, [open_cards()]))
+            metrics = SiteMetrics(lanes, outbox, gallery=enrolled, sensors=sensors)
             networks.times.listener = metrics.took
             watchers.append(metrics.saw)
             own_sinks.append(metrics)

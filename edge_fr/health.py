@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 from edge_fr.errors import EventError
 from edge_fr.events import Outbox
+from edge_fr.gallery import Gallery
 from edge_fr.lane import Lane
 
 STUCK_AFTER_S = 30.0  # the loop turns four times a second, or as often as a round of pictures is done
+OUTDATED_AFTER_S = 10.0  # an enrolment may lock the gallery for a few seconds, a backup take its place
 
 
 class Health(NamedTuple):
@@ -22,13 +24,15 @@ class Health(NamedTuple):
 
 
 class HealthCheck:
-    """Judges a fleet's lanes, its loop, and its outbox, if it has one.
+    """Judges a fleet's lanes, its loop, and its outbox and gallery, if it has them.
 
     A site is not healthy when
 
     - the fleet's loop has not turned for `stuck_after_s`: pictures are no longer looked at;
     - a receiver of the outbox did not take what was last sent to it, or the outbox cannot be read: events
       are kept, and nobody learns of them;
+    - the gallery has been in trouble, and was last read more than 10 s ago: people who were removed since are
+      still recognized, those who were enrolled are not;
     - no camera is online, of those that have not come to their end.
 
     A camera that is away while another is online is told in the details and is no failure: one camera at
@@ -40,11 +44,13 @@ class HealthCheck:
         lanes: Sequence[Lane],
         outbox: Outbox | None = None,
         *,
+        gallery: Gallery | None = None,
         stuck_after_s: float = STUCK_AFTER_S,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._lanes = lanes
         self._outbox = outbox
+        self._gallery = gallery
         self._stuck_after_s = stuck_after_s
         self._now_ns = now_ns
         self._turned_ns = now_ns()
@@ -78,9 +84,14 @@ class HealthCheck:
                         reasons.append(f"{name}: {status.trouble}")
             except EventError as error:
                 reasons.append(str(error))
-        details = {
+        details: dict[str, Any] = {
             "loop_turned_s_ago": round(idle_s, 3),
             "cameras": {name: {"state": state, "reason": why} for name, (state, why) in cameras.items()},
             "receivers": receivers,
         }
+        if self._gallery is not None:
+            trouble, age_s = self._gallery.trouble, self._gallery.age_s
+            details["gallery"] = {"read_s_ago": round(age_s, 3), "trouble": trouble}
+            if trouble is not None and age_s > OUTDATED_AFTER_S:
+                reasons.append(f"people are recognized as they were enrolled {age_s:.0f} s ago: {trouble}")
         return Health(not reasons, tuple(reasons), details)

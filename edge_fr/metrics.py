@@ -17,6 +17,7 @@ import numpy as np
 from edge_fr.engine import Task
 from edge_fr.errors import EventError, MissingDependencyError
 from edge_fr.events import Outbox
+from edge_fr.gallery import Gallery
 from edge_fr.lane import Lane
 from edge_fr.pipeline import Step
 from edge_fr.quality import COMPONENTS
@@ -44,7 +45,7 @@ _LATENCY_S = (0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
 
 
 class SiteMetrics:
-    """The metrics of a fleet's lanes and of its outbox, if it has one, in a registry of their own.
+    """The metrics of a fleet's lanes, its outbox and its gallery, if it has them, in a registry of their own.
 
     Hand `saw` to the fleet as `on_step`, this object as a sink, and `took` to the networks' times as
     their listener. `app` is the page, a WSGI application. All of it may be used from any thread.
@@ -55,6 +56,7 @@ class SiteMetrics:
         lanes: Sequence[Lane],
         outbox: Outbox | None = None,
         *,
+        gallery: Gallery | None = None,
         sensors: Sequence[Callable[[], Iterable[Sensor]]] = (),
     ) -> None:
         registry = CollectorRegistry()
@@ -97,6 +99,8 @@ class SiteMetrics:
         registry.register(_Cameras(lanes))
         if outbox is not None:
             registry.register(_Receivers(outbox))
+        if gallery is not None:
+            registry.register(_People(gallery))
         registry.register(_Machine(sensors))
         ProcessCollector(registry=registry)
 
@@ -242,6 +246,22 @@ class _Receivers(Collector):
             lost.add_metric([name], counts.lost)
             trouble.add_metric([name], counts.trouble is not None)
         yield from (readable, waiting, delivered, refused, lost, trouble)
+
+
+class _People(Collector):
+    """Whether those who are recognized are those who are enrolled now."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery = gallery
+
+    def collect(self) -> Iterator[Metric]:
+        trouble = self._gallery.trouble  # told by this 0, and with its reason by /healthz
+        yield GaugeMetricFamily(
+            "edge_fr_gallery_readable", "1 while the gallery can be read", value=float(trouble is None)
+        )
+        yield GaugeMetricFamily(
+            "edge_fr_gallery_age_seconds", "Since the gallery was last read", value=self._gallery.age_s
+        )
 
 
 class _Machine(Collector):

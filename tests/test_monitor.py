@@ -160,6 +160,19 @@ def test_a_receiver_in_trouble_or_an_outbox_that_cannot_be_read_is_a_failure() -
     assert (health.ok, health.reasons) == (False, ("outbox events.db cannot be read",))
 
 
+def test_a_gallery_in_trouble_is_a_detail_at_first_and_a_failure_when_it_lasts() -> None:
+    people = SimpleNamespace(trouble="gallery people.db is locked", age_s=9.0)
+    check = HealthCheck(lanes(door="RUNNING"), gallery=people)  # type: ignore[arg-type]
+    assert check.report().ok
+    assert check.report().details["gallery"] == {"read_s_ago": 9.0, "trouble": "gallery people.db is locked"}
+    people.age_s = 11.0
+    (reason,) = check.report().reasons
+    assert reason == "people are recognized as they were enrolled 11 s ago: gallery people.db is locked"
+    people.trouble = None  # nobody has asked for longer: it was sound when it was last read
+    assert check.report().ok
+    assert "gallery" not in HealthCheck(lanes(door="RUNNING")).report().details
+
+
 def test_a_loop_that_stands_still_is_a_failure_until_it_turns_again() -> None:
     clock = [0]
     check = HealthCheck(lanes(door="RUNNING"), stuck_after_s=30, now_ns=lambda: clock[0])

@@ -24,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service_manager import ServiceManager
 from webhook_receiver import SECRET, Receiver
 
+from edge_fr import Recognizer
 from samples.standoff_people import HOPPER, portrait
 
 LIMIT_S = 600.0  # for what takes a second or two on a machine that does nothing else
@@ -184,6 +185,43 @@ def test_a_receiver_that_is_away_is_told_and_loses_nothing(tmp_path: Path, video
     assert code == 503
     assert json.loads(body)["receivers"]["webhook"]["waiting"] >= 1
     assert [event["type"] for event in lines(tmp_path / "events.jsonl")] == ["face.unknown", "face.ended"]
+
+
+def test_a_gallery_that_goes_away_is_told_and_ends_nothing_and_comes_back(
+    tmp_path: Path, video: Path
+) -> None:
+    port, answers = free_port(), [(0, "")]
+    people, kept = tmp_path / "people.db", tmp_path / "kept.db"
+    with Recognizer.open(people, create=True) as recognizer:
+        recognizer.enroll("Grace", portrait(HOPPER))
+    text = (
+        f"gallery: people.db\nmodels: {{threads: 1}}\ncameras: {{door: {{source: {video}, fps: 5}}}}\n"
+        f"events: {{jsonl: events.jsonl}}\nmetrics: {{port: {port}}}\n"
+    )
+
+    def health() -> tuple[int, str]:
+        answers.append(get(f"http://127.0.0.1:{port}/healthz"))
+        return answers[-1]
+
+    with start(tmp_path, text) as service:
+        try:
+            until(lambda: len(lines(tmp_path / "events.jsonl")) == 1, service)
+            os.rename(people, kept)
+            until(lambda: health()[0] == 503, service)
+            (reason,) = json.loads(answers[-1][1])["reasons"]
+            assert f"gallery {people} is not there any more" in reason
+            assert "edge_fr_gallery_readable 0.0" in get(f"http://127.0.0.1:{port}/metrics")[1]
+            os.replace(kept, people)
+            until(lambda: health()[0] == 200, service)
+            service.send_signal(signal.SIGTERM)
+            _, errors = service.communicate(timeout=LIMIT_S)
+        finally:
+            service.kill()
+    assert service.returncode == 0, errors
+    told = [line for line in errors.splitlines() if line.startswith("gallery ")]
+    assert len(told) == 2  # when it began, and when it was over
+    types = [(event["type"], event["identity"]) for event in lines(tmp_path / "events.jsonl")]
+    assert types == [("face.identified", "Grace"), ("face.ended", "Grace")]
 
 
 def test_a_taken_port_is_told_before_any_camera_is_opened(tmp_path: Path, video: Path) -> None:

@@ -52,6 +52,10 @@ def outbox(status: dict[str, SinkStatus] | EventError) -> Any:
     return SimpleNamespace(status=answer)
 
 
+def gallery(trouble: str | None = None, age_s: float = 0.5) -> Any:
+    return SimpleNamespace(trouble=trouble, age_s=age_s)
+
+
 def read(metrics: SiteMetrics) -> dict[tuple[str, ...], float]:
     """The page as Prometheus's own parser reads it: name and label values to value."""
     status: list[str] = []
@@ -194,6 +198,13 @@ def test_an_outbox_that_cannot_be_read_says_so_and_hides_nothing_else() -> None:
     assert not [key for key in seen if key[0] == "edge_fr_outbox_waiting"]
 
 
+def test_a_gallery_that_cannot_be_read_says_so_and_how_old_is_what_is_searched() -> None:
+    for trouble, readable in ((None, 1), ("locked", 0)):
+        seen = read(SiteMetrics([], gallery=gallery(trouble, 7.5)))
+        assert seen[("edge_fr_gallery_readable",)] == readable
+        assert seen[("edge_fr_gallery_age_seconds",)] == 7.5
+
+
 def test_the_process_and_what_sensors_say_are_told_of() -> None:
     sensors = [lambda: [Sensor("VDD_IN", "W", 7.5)], lambda: [Sensor("cpu-thermal", "C", 48.5)]]
     seen = read(SiteMetrics([], sensors=sensors))
@@ -208,7 +219,8 @@ def test_the_process_and_what_sensors_say_are_told_of() -> None:
 def test_the_readme_names_every_metric_and_none_that_is_not_there() -> None:
     sensors = [lambda: [Sensor("VDD_IN", "W", 7.5), Sensor("cpu-thermal", "C", 48.5)]]
     status = {"webhook": SinkStatus(0, 0, 0, 0, None)}
-    seen = read(SiteMetrics([lane_of(camera(), fps=10)], outbox(status), sensors=sensors))
+    lanes = [lane_of(camera(), fps=10)]
+    seen = read(SiteMetrics(lanes, outbox(status), gallery=gallery(), sensors=sensors))
     there = {re.sub("_(bucket|count|sum|created)$", "", name) for name, *_ in seen}
     table = (ROOT / "README.md").read_text().partition("| metric | what |")[2].partition("\n\n")[0]
     named = set(re.findall(r"`(edge_fr_\w+)", table))

@@ -44,10 +44,14 @@ class ModelCard:
     ("1e-4") to the cosine score that so many pairs of different people reach, on the data named by
     `impostor_data`: thresholds are read from it. `weights_digest` is "sha256:..." of what was
     learned, so that FP32 and INT8 files of one training differ only in `precision`. A gate `guards` the
-    recognizer of that weights digest: its index is about that one. `results` are measured figures by
-    "<dataset>/<condition>/<figure>"; `known_failures` says where not to trust the model.
-    `verdict` is what comparing an INT8 model with its FP32 original came to, in the report whose sha256
-    is `report_digest`.
+    recognizer of that weights digest: its index is about that one. `impostor_bands` has such tables for
+    "alike" (pairs of people who look alike), and for a "look" or a whole "track" of at least some
+    recognizability ("track ri>=0.5"). `continuity_scores` maps a recognizability ("ri>=0.5") to the score
+    with the looks before it that one in 1,000 of one person's looks in a track falls below, `genuine_scores`
+    to the one that one in 20 looks at a person falls below, compared with another picture of the person.
+    `results` are measured figures by "<dataset>/<condition>/<figure>"; `known_failures` says where not to
+    trust the model. `verdict` is what comparing an INT8 model with its FP32 original came to, in the report
+    whose sha256 is `report_digest`.
     """
 
     name: str
@@ -66,6 +70,9 @@ class ModelCard:
     report_digest: str | None = None
     impostor_scores: dict[str, float] = field(default_factory=dict)
     impostor_data: str = ""
+    impostor_bands: dict[str, dict[str, float]] = field(default_factory=dict)
+    continuity_scores: dict[str, float] = field(default_factory=dict)
+    genuine_scores: dict[str, float] = field(default_factory=dict)
     guards: str | None = None
     architecture: str = ""
     base: str = ""

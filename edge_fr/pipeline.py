@@ -1,6 +1,6 @@
 """Frame to event: the stages in their order and their state, for one camera.
 
-source -> Detector -> Tracker -> align -> QualityGate -> Embedder -> (your stages) -> Decider
+source -> Detector -> Tracker -> align -> QualityGate -> Embedder -> Continuity -> (your stages) -> Decider
 """
 
 from __future__ import annotations
@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
 import numpy as np
 
+from edge_fr.continuity import Continuity
 from edge_fr.decide import Decider, DecisionPolicy
 from edge_fr.engine import ModelCard
 from edge_fr.errors import InputError
 from edge_fr.events import Sighting, face_event, sighting
-from edge_fr.gallery import Gallery, score_threshold
+from edge_fr.evidence import Evidence
+from edge_fr.gallery import Gallery, NameThreshold, belonging, score_threshold
 from edge_fr.image import align
 from edge_fr.networks import Networks, open_networks
 from edge_fr.quality import QualityGate, QualityPolicy, usual_policy
@@ -30,6 +31,8 @@ from edge_fr.track import Tracker
 
 Stage = Callable[[Frame, Faces], Faces]
 
+_RETURN_FMR = 1e-3  # of strangers who appear where somebody was lost, so many are taken for that person
+
 
 class TrackStage(Protocol):
     """A stage that gives faces their track ids and says which tracks ended."""
@@ -37,6 +40,11 @@ class TrackStage(Protocol):
     @property
     def ended(self) -> tuple[int, ...]:
         """The tracks that ended in the last call; each id once."""
+        ...
+
+    @property
+    def keep_ns(self) -> int:
+        """How long a track is kept without a face."""
         ...
 
     def __call__(self, frame: Frame, faces: Faces) -> Faces: ...
@@ -48,6 +56,8 @@ class TrackStage(Protocol):
 
 class StillTracks:
     """In place of a Tracker for unrelated pictures: every face is a track that ends with its frame."""
+
+    keep_ns = 0
 
     def __init__(self) -> None:
         self.ended: tuple[int, ...] = ()
@@ -95,6 +105,7 @@ class Pipeline:
         tracker: TrackStage,
         gate: QualityGate,
         embedder: Stage,
+        continuity: Continuity,
         decider: Decider,
         model: ModelCard,
         stages: Sequence[Stage] = (),
@@ -106,6 +117,7 @@ class Pipeline:
         """Faces that were found but seen too briefly, or too far apart, to be in a track."""
         self._tracker = tracker
         self._gate = gate
+        self._continuity = continuity
         self._decider = decider
         self._detector = detector
         self._embedder = embedder
@@ -131,11 +143,18 @@ class Pipeline:
         return self._timed("gate", self._gate, frame, self._timed("align", align_stage, frame, faces))
 
     def conclude(self, frame: Frame, faces: Faces) -> Step:
-        """The stages after the models: your own, and the decision on the embedded faces."""
+        """The stages after the models: who goes on, your own, and the decision on the embedded faces."""
+        faces = self._timed("continuity", self._continue, frame, faces)
         for name, stage in self._stages:
             faces = self._timed(name, stage, frame, faces)
         events, decisions = self.times.timed("decide", self._decide, frame, faces)
         return Step(faces, events, decisions)
+
+    def _continue(self, frame: Frame, faces: Faces) -> Faces:
+        faces = self._gate.confirm(faces)
+        gone = self._tracker.ended
+        self._gate.forget(gone)
+        return self._continuity(frame, faces, gone, self._tracker.keep_ns)
 
     def _timed(self, name: str, stage: Stage, frame: Frame, faces: Faces) -> Faces:
         result = self.times.timed(name, stage, frame, faces)
@@ -145,8 +164,9 @@ class Pipeline:
 
     def finish(self) -> tuple[Event, ...]:
         """Ends all tracks and gives the events that were still owed."""
-        # A frame that failed in a later stage may have left tracks that ended in it.
-        return self._end((*self._tracker.ended, *self._tracker.finish()))[0]
+        self._gate.forget((*self._tracker.ended, *self._tracker.finish()))
+        # A frame that failed in a later stage may have left people who ended in it.
+        return self._end((*self._continuity.ended, *self._continuity.finish()))[0]
 
     def close(self) -> None:
         """Closes the gallery that the pipeline was given to keep."""
@@ -165,22 +185,25 @@ class Pipeline:
         for face in faces:
             if face.track_id is not None and face.track_id >= 0:
                 before = self._seen.get(face.track_id)
+                if face.unsure and before is not None:
+                    continue  # it may be somebody else
                 first_seen = before.first_seen if before else frame.captured_at
                 self._seen[face.track_id] = sighting(frame, face, first_seen)
         changed = self._decider.observe(frame, faces)
         events = [self._event(track_id, decision) for track_id, decision in changed.items()]
         decisions = dict(self._decider.decisions)
-        last_events, last_decisions = self._end(self._tracker.ended)
+        last_events, last_decisions = self._end(self._continuity.ended)
         return (*events, *last_events), {**decisions, **last_decisions}
 
     def _end(self, track_ids: tuple[int, ...]) -> tuple[tuple[Event, ...], dict[int, Decision]]:
         events, decisions = [], {}
         for track_id, (decision, is_new) in self._decider.end(track_ids).items():
+            if track_id in self._continuity.renamed and track_id not in self._told:
+                continue  # nobody has heard of it, and whoever it was goes on
             if is_new:
                 events.append(self._event(track_id, decision))
             events.append(self._event(track_id, decision, ended=True))
             decisions[track_id] = decision
-        self._gate.forget(track_ids)
         for track_id in track_ids:
             self._seen.pop(track_id, None)
             self._told.pop(track_id, None)
@@ -253,14 +276,11 @@ def assemble(
     decision = decision or DecisionPolicy()
     card = networks.embedder.card
 
-    @lru_cache(maxsize=1)  # asked for at every frame, and only an enrolment changes it
-    def threshold_for(templates: int) -> float:
-        return score_threshold(card, decision.target_fpir, templates).score
+    needed = NameThreshold(card, decision.target_fpir)  # a card that promises nothing is refused here
 
-    def threshold() -> float:
-        return threshold_for(people.template_count)
+    def threshold(evidence: Evidence, others: float | None, looks: int) -> float:
+        return needed.track(people.cohort, looks=looks, ri=evidence.ri, others=others)
 
-    threshold()  # a card that promises none is refused here, not at the first face
     return Pipeline(
         detector=detector or networks.detector,
         tracker=tracker or Tracker(),
@@ -268,6 +288,7 @@ def assemble(
             quality or usual_policy(networks.recognizability), recognizability=networks.recognizability
         ),
         embedder=networks.embedder,
+        continuity=Continuity(belonging(card), score_threshold(card, _RETURN_FMR, 1).score),
         decider=Decider(people.search, threshold, decision),
         model=card,
         stages=stages,

@@ -123,7 +123,7 @@ class QualityGate:
     Fills `quality`, `refusals` and `selected`. `quality` (0..1) ranks faces by how well a recogniser
     will match them; see `combine`. A face is selected when nothing speaks against it and, if it has a
     track, when it is the track's first, or better than those before, or due again (see QualityPolicy);
-    without `track_ids` every accepted face is.
+    without `track_ids` every accepted face is. An `unsure` face is like the first one of its track.
 
     `recognizability` is a learned score: it takes (N, 112, 112, 3) uint8 BGR crops of the faces that
     passed everything else and returns (N,) float32 in 0..1. It fills `ri` (NaN in other rows), stands
@@ -150,6 +150,8 @@ class QualityGate:
             quality = np.where(np.isnan(faces.ri), quality, faces.ri)
         selected = [not reasons for reasons in refusals]
         if faces.track_ids is not None:
+            if faces.unsure is not None:  # whoever it is, a look has to tell
+                self.forget(faces.track_ids[faces.unsure].tolist())
             for i in np.flatnonzero(selected):
                 selected[i] = self._is_news(int(faces.track_ids[i]), float(quality[i]), frame.pts_ns)
         return faces.with_(
@@ -157,6 +159,21 @@ class QualityGate:
             refusals=tuple(tuple(reasons) for reasons in refusals),
             selected=np.array(selected, np.bool_),
         )
+
+    def confirm(self, faces: Faces) -> Faces:
+        """After the embedder: refuses a face that it found less recognizable than the policy asks for, and
+        takes its embedding back. The recognizer knows what the gate's network guesses: a face upside down."""
+        if faces.ri is None or faces.embeddings is None:
+            return faces
+        embedded = ~np.isnan(faces.embeddings[:, 0])
+        poor = np.flatnonzero(embedded & (faces.ri < self.policy.min_recognizability))
+        if len(poor) == 0:
+            return faces
+        embeddings = faces.embeddings.copy()
+        embeddings[poor] = np.nan
+        refusals = [list(reasons) for reasons in faces.refusals or ((),) * len(faces)]
+        self._refuse(_RECOGNIZABILITY, np.where(embedded, faces.ri, np.inf), refusals)
+        return faces.with_(embeddings=embeddings, refusals=tuple(tuple(reasons) for reasons in refusals))
 
     def forget(self, track_ids: Iterable[int]) -> None:
         """Drops what is remembered about tracks that ended; unknown ids are ignored."""

@@ -12,18 +12,20 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fr.decide import UNKNOWN_RI, doubts, named
+from edge_fr.decide import UNKNOWN_RI, doubts, named, rivals
 from edge_fr.detect import Detector
 from edge_fr.embed import Embedder
+from edge_fr.enrolment import Look, fused, of_one_person, once_each
 from edge_fr.errors import EnrollmentError, ImageError, UnknownIdentityError
-from edge_fr.gallery import Gallery, normalized_identity, score_threshold
+from edge_fr.gallery import Gallery, NameThreshold, genuine_bound, normalized_identity, score_threshold
 from edge_fr.image import align, read_image, to_bgr
 from edge_fr.networks import Networks, open_networks
 from edge_fr.quality import QualityGate, QualityPolicy, Recognizability, usual_policy
-from edge_fr.structures import Decision, Face, Faces, Frame, Status
+from edge_fr.structures import Candidate, Decision, Face, Faces, Frame, Refusal, Status
 
 Picture = str | Path | NDArray[np.generic]
 _OWN_FMR = 0.01  # a picture that one stranger in 100 would match is not taken for another of the same person
+_COME_CLOSER = "come closer and look at the camera"
 
 
 class Identification(NamedTuple):
@@ -37,14 +39,16 @@ class Identification(NamedTuple):
 class Verification:
     """Whether the largest face of a picture is the person claimed.
 
-    "unrecognizable" means that the picture does not allow an answer; `reasons` say why. `score` is
-    None then.
+    "unrecognizable" means that the picture does not allow an answer; `reasons` say why, in words, and `codes`
+    for programs. `score` is None then. `face` is the one that was looked at, None if there is none.
     """
 
     status: Literal["match", "no match", "unrecognizable"]
     score: float | None
     threshold: float
     reasons: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+    face: Face | None = None
 
     def __bool__(self) -> bool:
         return self.status == "match"
@@ -95,7 +99,9 @@ class Recognizer:
             enrollment or QualityPolicy.enrollment(), recognizability=recognizability
         )
         self._target_fpir = target_fpir
-        self._target_fmr = target_fmr
+        self._names = NameThreshold(embedder.card, target_fpir)
+        self._claims = NameThreshold(embedder.card, target_fmr)
+        self._own_score = score_threshold(embedder.card, _OWN_FMR, 1).score
         self._margin = margin
 
     @classmethod
@@ -112,7 +118,7 @@ class Recognizer:
 
         `networks` are what `open_networks` returns for models or a device of your choice (None: for its
         own). `target_fpir`: the share of strangers that `identify` may give a name. `target_fmr`: the share
-        of impostors that `verify` may accept.
+        of impostors that `verify` may accept, of people like those who are enrolled.
         """
         networks = networks or open_networks()
         networks.run_once()
@@ -133,26 +139,35 @@ class Recognizer:
     def identify(self, picture: Picture) -> tuple[Identification, ...]:
         """Who is in the picture: one answer a face, largest face first."""
         faces = self.analyze(picture)
-        threshold = self._threshold(self._target_fpir, self.gallery.template_count)
-        return tuple(Identification(face, self._decide(face, threshold)) for face in faces)
+        return tuple(Identification(face, self._decide(face)) for face in faces)
 
     def verify(self, picture: Picture, identity: str) -> Verification:
-        """Whether the largest face is `identity`; UnknownIdentityError if nobody of that name is enrolled."""
-        templates = self.gallery.templates(identity)
-        threshold = self._threshold(self._target_fmr, len(templates))
+        """Whether the largest face is `identity`; UnknownIdentityError if nobody of that name is enrolled.
+
+        "no match" is said of a face that looks less like the person than 19 in 20 such pictures of the person
+        would; between that and "match" the picture is "unrecognizable": a better one may match.
+        """
+        template = fused(self.gallery.templates(identity))
         faces = self.analyze(picture)
         if len(faces) == 0:
-            return Verification("unrecognizable", None, threshold, ("no face found",))
+            threshold = self._claims.claim(self.gallery.cohort)
+            return Verification("unrecognizable", None, threshold, ("no face found",), ("no_face",))
         face = faces[0]
         if face.embedding is None:
-            return Verification("unrecognizable", None, threshold, tuple(map(str, face.refusals)))
-        score = float((templates @ face.embedding).max())
+            threshold = self._claims.claim(self.gallery.cohort, ri=face.ri)
+            return _unrecognizable(face, threshold, face.refusals)
+        others = (self.gallery.search(face.embedding[None], k=1).others or (None,))[0]
+        threshold = self._claims.claim(self.gallery.cohort, ri=face.ri, others=others)
+        score = float(template @ face.embedding)
         if score >= threshold:
-            return Verification("match", score, threshold)
-        doubt = doubts(face.ri, UNKNOWN_RI)
-        if doubt:
-            return Verification("unrecognizable", None, threshold, tuple(map(str, doubt)))
-        return Verification("no match", score, threshold)
+            return Verification("match", score, threshold, face=face)
+        if face.ri is not None and face.ri < UNKNOWN_RI:
+            doubt = Refusal("recognizability", face.ri, UNKNOWN_RI, "at least", detail=_COME_CLOSER)
+            return _unrecognizable(face, threshold, (doubt,))
+        if score >= genuine_bound(self._embedder.card, face.ri):
+            doubt = Refusal("score", score, threshold, "at least", detail=_COME_CLOSER)
+            return _unrecognizable(face, threshold, (doubt,))
+        return Verification("no match", score, threshold, face=face)
 
     def enroll(
         self, identity: str, pictures: Picture | Iterable[Picture], *, force: bool = False
@@ -162,33 +177,40 @@ class Recognizer:
         What is kept of a face is the template of its crop and the mirror image of that, see
         `Embedder.templates`: a search for the same picture scores a little less than 1.
 
-        Refused, with the reason: no face, several faces, a face too poor to keep, a face that is
-        someone else's who is enrolled, one that does not look like this identity's other pictures, and
-        one that wears a mask; `force` keeps the last three.
+        Refused, with the reason: no face, several faces, a face too poor to keep, the same picture once more,
+        one that wears a mask, a face that is someone else's who is enrolled, and one that does not look like
+        this identity's other pictures, or like most of those that are given; `force` keeps the last three.
         """
         identity = normalized_identity(identity)
         if isinstance(pictures, (str, Path, np.ndarray)):
             pictures = [pictures]
-        kept: list[str] = []
+        looks: list[Look] = []
         refused: list[tuple[str, str]] = []
         for number, picture in enumerate(pictures, 1):
             name = str(picture) if isinstance(picture, (str, Path)) else f"picture {number}"
             try:
-                face = self._one_good_face(picture)
+                look = self._one_good_look(name, picture)
                 if not force:
-                    self._refuse_mask(face)
-                    self._refuse_wrong_person(identity, face)
+                    self._refuse_mask(look.face)
+                    self._refuse_somebody_else(identity, look)
             except (EnrollmentError, ImageError) as error:
                 refused.append((name, str(error)))
                 continue
-            assert face.crop is not None  # it was embedded from it
-            template = self._embedder.templates(face.crop[None])
-            self.gallery.add(identity, template, qualities=[face.worth], sources=[name])
-            kept.append(name)
-        if not kept:
+            looks.append(look)
+        own = self._own_templates(identity)
+        looks, twins = once_each(looks, own)
+        refused += twins
+        if not force:
+            looks, others = of_one_person(identity, looks, own, self._own_score)
+            refused += others
+        if looks:
+            templates = np.stack([look.template for look in looks])
+            qualities, sources = [look.face.worth for look in looks], [look.name for look in looks]
+            self.gallery.add(identity, templates, qualities=qualities, sources=sources)
+        elif len(own) == 0 or len(twins) < len(refused) or not refused:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in refused) or "no picture given"
             raise EnrollmentError(f"{identity!r} was not enrolled: {reasons}")
-        return Enrollment(identity, tuple(kept), tuple(refused))
+        return Enrollment(identity, tuple(look.name for look in looks), tuple(refused))
 
     def close(self) -> None:
         """Closes the gallery."""
@@ -210,19 +232,19 @@ class Recognizer:
         widths, heights = (faces.boxes[:, 2:] - faces.boxes[:, :2]).T
         faces = faces[np.argsort(-widths * heights, kind="stable")]
         faces = faces.with_(crops=align(image, faces.landmarks))
-        return self._embedder(frame, gate(frame, faces))
+        return gate.confirm(self._embedder(frame, gate(frame, faces)))
 
-    def _threshold(self, target: float, size: int) -> float:
-        return score_threshold(self._embedder.card, target, size).score
-
-    def _decide(self, face: Face, threshold: float) -> Decision:
+    def _decide(self, face: Face) -> Decision:
         if face.embedding is None:
+            threshold = self._names.look(self.gallery.cohort, ri=face.ri)
             return Decision(
                 "unrecognizable", None, (), threshold, 0, self._target_fpir, refusals=face.refusals
             )
-        candidates = self.gallery.search(face.embedding[None])[0]
+        candidates, threshold = self._search(face.embedding, face.ri)
         identity = named(candidates, threshold, self._margin)
-        doubt = doubts(face.ri, UNKNOWN_RI) if identity is None else ()
+        doubt: tuple[Refusal, ...] = ()
+        if identity is None:
+            doubt = rivals(candidates, threshold, self._margin) or doubts(face.ri, UNKNOWN_RI)
         status: Status = "known" if identity is not None else "unrecognizable" if doubt else "unknown"
         return Decision(
             status,
@@ -236,7 +258,15 @@ class Recognizer:
             mask_prob=face.mask_prob,
         )
 
-    def _one_good_face(self, picture: Picture) -> Face:
+    def _search(
+        self, embedding: NDArray[np.float32], ri: float | None
+    ) -> tuple[tuple[Candidate, ...], float]:
+        """The best candidates for a look, and the score that a name takes."""
+        matches = self.gallery.search(embedding[None])
+        others = (matches.others or (None,))[0]
+        return matches[0], self._names.look(self.gallery.cohort, ri=ri, others=others)
+
+    def _one_good_look(self, name: str, picture: Picture) -> Look:
         faces = self._analyze(picture, self._enrollment_gate)
         if len(faces) == 0:
             raise EnrollmentError("no face found; use a picture with one face, looking at the camera")
@@ -245,7 +275,8 @@ class Recognizer:
         face = faces[0]
         if face.embedding is None:
             raise EnrollmentError(f"not good enough to keep: {', '.join(map(str, face.refusals))}")
-        return face
+        assert face.crop is not None  # it was embedded from it
+        return Look(name, face, self._embedder.templates(face.crop[None])[0])
 
     def _refuse_mask(self, face: Face) -> None:
         if face.masked:
@@ -254,22 +285,22 @@ class Recognizer:
                 f"keep it all the same"
             )
 
-    def _refuse_wrong_person(self, identity: str, face: Face) -> None:
-        assert face.embedding is not None
-        threshold = self._threshold(self._target_fpir, self.gallery.template_count)
-        best = next(iter(self.gallery.search(face.embedding[None], k=1)[0]), None)
+    def _refuse_somebody_else(self, identity: str, look: Look) -> None:
+        candidates, threshold = self._search(look.template, look.face.ri)
+        best = candidates[0] if candidates else None
         if best and best.identity != identity and best.score >= threshold:
             raise EnrollmentError(
                 f"looks like {best.identity!r}, who is enrolled (score {best.score:.2f}, threshold "
                 f"{threshold:.2f}); give force=True or --force to keep it all the same"
             )
+
+    def _own_templates(self, identity: str) -> NDArray[np.float32]:
         try:
-            own = self.gallery.templates(identity)
+            return self.gallery.templates(identity)
         except UnknownIdentityError:
-            return  # the first picture of a new person
-        score = float((own @ face.embedding).max())
-        if score < self._threshold(_OWN_FMR, len(own)):
-            raise EnrollmentError(
-                f"does not look like the other pictures of {identity!r} (score {score:.2f}); give "
-                f"force=True or --force to keep it all the same"
-            )
+            return np.zeros((0, self._embedder.card.embedding_size or 0), np.float32)
+
+
+def _unrecognizable(face: Face, threshold: float, refusals: tuple[Refusal, ...]) -> Verification:
+    codes = tuple(refusal.component for refusal in refusals)
+    return Verification("unrecognizable", None, threshold, tuple(map(str, refusals)), codes, face)

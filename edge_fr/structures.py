@@ -61,7 +61,8 @@ class Frame:
 class Refusal:
     """Why a face is not good enough, by its ISO/IEC 29794-5 component name.
 
-    `measured` and `bound` are in `unit`; `limit` says on which side of the bound a good face lies.
+    `measured` and `bound` are in `unit`; `limit` says on which side of the bound a good face lies. `detail`
+    is for people to read; `component` is the code for programs.
     """
 
     component: str
@@ -69,11 +70,13 @@ class Refusal:
     bound: float
     limit: Literal["at least", "at most"]
     unit: str = ""
+    detail: str = ""
 
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
         name = self.component.replace("_", " ")
-        return f"{name} {self.measured:.3g}{unit}, needs {self.limit} {self.bound:.3g}{unit}"
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{name} {self.measured:.3g}{unit}, needs {self.limit} {self.bound:.3g}{unit}{detail}"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -90,6 +93,7 @@ class Face:
     embedding: NDArray[np.float32] | None
     ri: float | None
     mask_prob: float | None
+    unsure: bool = False
 
     @property
     def worth(self) -> float:
@@ -139,6 +143,7 @@ class Faces:
     scores: NDArray[np.float32]
     landmarks: NDArray[np.float32]
     track_ids: NDArray[np.int64] | None = None
+    unsure: NDArray[np.bool_] | None = None
     crops: NDArray[np.uint8] | None = None
     quality: NDArray[np.float32] | None = None
     refusals: tuple[tuple[Refusal, ...], ...] | None = None
@@ -154,6 +159,7 @@ class Faces:
             "scores": ((), np.float32),
             "landmarks": ((5, 2), np.float32),
             "track_ids": ((), np.int64),
+            "unsure": ((), np.bool_),
             "crops": ((CROP_SIDE_PX, CROP_SIDE_PX, 3), np.uint8),
             "quality": ((), np.float32),
             "selected": ((), np.bool_),
@@ -222,23 +228,30 @@ class Faces:
             embedding=embedding,
             ri=number(self.ri),
             mask_prob=number(self.mask_prob),
+            unsure=self.unsure is not None and bool(self.unsure[i]),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One enrolled identity as an answer: cosine score, and its lead over the next identity."""
+    """One enrolled identity as an answer: cosine score, and its lead over the next identity (None: there is
+    nobody else)."""
 
     identity: str
     score: float
-    margin: float
+    margin: float | None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Matches:
-    """The best identities for each probe, best first; one tuple a probe, empty for an empty gallery."""
+    """The best identities for each probe, best first; one tuple a probe, empty for an empty gallery.
+
+    `others` has for each probe its mean score with everybody but the best identity: how much it is like
+    the gallery's people in general; None where that was not computed or there is nobody else.
+    """
 
     candidates: tuple[tuple[Candidate, ...], ...]
+    others: tuple[float | None, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.candidates)

@@ -34,6 +34,10 @@ _BOX_JITTER_PX = 0.7  # the same for the smallest faces, where the pixel grid de
 _SIZE_JITTER = 0.15  # deviation of the logarithm of a detected size
 _SIZE_DRIFT = 0.3  # deviation that it gains each second unseen
 _GATE = 7.0  # minus twice the log-density below which a face is more probably a new one
+_SLOW_S = 0.4  # above so long between two frames, the place tells less and less, and looks have to tell
+_SAME_PLACE = (
+    6.0  # two pairs whose ratings differ by less, a likelihood of 20 to 1, could be the other way round
+)
 
 
 @dataclass(eq=False)
@@ -105,8 +109,12 @@ class _Tracks:
         self.seen_ns[rows] = now_ns
 
 
+_PATIENCE = 2.5  # a track is kept for as many times what lies between two frames, so that one may miss a face
+_LONGEST_NS = 10_000_000_000  # but no longer than that: slower, nobody is followed
+
+
 class Tracker:
-    """Gives the faces of one camera's frames the ids of their tracks.
+    """Gives the faces of one camera's frames the ids of their tracks, and says where it is `unsure`.
 
     Call it with every frame, in order, also with those that show no face. It returns the faces that
     belong to a confirmed track, with `track_ids` from 1 upwards and never used twice; each id that
@@ -116,9 +124,12 @@ class Tracker:
 
     A face scoring `high_score` or more may begin a track or find a lost one again; a weaker one only
     continues a confirmed track that was seen within `lost_after_ns`. A track that no face has
-    continued for `keep_ns` ends, so any longer gap between two frames ends all tracks. They also end
-    when the frame size changes or `pts_ns` runs backwards, since places or times before and after do
-    not compare.
+    continued for `keep_ns` ends; where frames come so slowly that two and a half intervals are longer, it is
+    kept as long as that, up to 10 s. Tracks also end when the frame size changes or `pts_ns` runs
+    backwards, since places or times before and after do not compare.
+
+    `unsure` faces are those that somebody else may be: their track was out of sight for `doubt_ns` or longer,
+    or another track or face was about as near.
 
     The camera is assumed to stand still or to turn slowly. Memory holds at most the faces of the
     last `keep_ns`. Frames of a second camera, and boxes or scores that are not finite, are an
@@ -132,6 +143,7 @@ class Tracker:
         confirm_ns: int = 100_000_000,
         lost_after_ns: int = 300_000_000,
         keep_ns: int = 1_500_000_000,
+        doubt_ns: int = 250_000_000,
     ) -> None:
         if not 0 < confirm_ns <= keep_ns or not 0 < lost_after_ns <= keep_ns:
             raise InputError(
@@ -141,13 +153,20 @@ class Tracker:
         self._high_score = high_score
         self._confirm_ns = confirm_ns
         self._lost_after_ns = lost_after_ns
-        self._keep_ns = keep_ns
+        self._least_keep_ns = keep_ns
+        self._doubt_ns = doubt_ns
+        self._interval_ns = 0.0  # between the last frames, on average
         self._next_id = 1
         self._ended: tuple[int, ...] = ()
         self._camera: str | None = None
         self._frame_size = (0, 0)
         self._now_ns = 0
         self._tracks = _Tracks.begin(np.zeros((0, 2)), np.zeros(0), 0)
+
+    @property
+    def keep_ns(self) -> int:
+        """How long a track is kept without a face, at the rate at which frames come."""
+        return max(self._least_keep_ns, min(round(_PATIENCE * self._interval_ns), _LONGEST_NS))
 
     @property
     def ended(self) -> tuple[int, ...]:
@@ -161,11 +180,15 @@ class Tracker:
         now_ns = frame.pts_ns
         strong = faces.scores >= self._high_score
         track_of = np.full(len(faces), -1)
+        unsure = np.zeros(len(faces), np.bool_)
+        slow_s = max(self._interval_ns * 1e-9 / _SLOW_S, 1.0)
 
         def match(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> None:
-            costs = self._tracks[rows].rate(centres[columns], sizes[columns], now_ns)
+            # A place is spread over slow_s squared as much: nearly any is likelier than a new face's.
+            costs = self._tracks[rows].rate(centres[columns], sizes[columns], now_ns) - 4 * np.log(slow_s)
             r, c = assign(costs)
             track_of[columns[c]] = rows[r]
+            unsure[columns[c]] = _could_be_exchanged(costs, r, c)
 
         tracks = self._tracks
         match(np.arange(len(tracks)), np.flatnonzero(strong))
@@ -174,6 +197,7 @@ class Tracker:
         match(np.flatnonzero(recent), np.flatnonzero(~strong))
 
         found = np.flatnonzero(track_of >= 0)
+        unsure[found] |= now_ns - tracks.seen_ns[track_of[found]] > self._doubt_ns
         tracks.correct(track_of[found], centres[found], sizes[found], now_ns)
         self._confirm(now_ns)
         track_ids = np.zeros(len(faces), np.int64)
@@ -183,13 +207,14 @@ class Tracker:
         new = strong & (track_of < 0)
         self._tracks = tracks[~waiting] + _Tracks.begin(centres[new], sizes[new], now_ns)
         returned = track_ids > 0
-        return faces.with_(track_ids=track_ids)[returned]
+        return faces.with_(track_ids=track_ids, unsure=unsure)[returned]
 
     def finish(self) -> tuple[int, ...]:
         """Ends all tracks and returns their ids, ascending; the tracker can then start afresh."""
         self._ended = ()
         self._end(np.ones(len(self._tracks), np.bool_))
         self._camera = None
+        self._interval_ns = 0.0
         return self._ended
 
     def _advance(self, frame: Frame) -> None:
@@ -205,7 +230,9 @@ class Tracker:
         passed_ns = frame.pts_ns - self._now_ns
         if passed_ns < 0 or frame_size != self._frame_size:
             self._end(np.ones(len(self._tracks), np.bool_))
-        self._end(frame.pts_ns - self._tracks.seen_ns > self._keep_ns)
+        elif passed_ns > 0:
+            self._interval_ns += (passed_ns - self._interval_ns) / 4 if self._interval_ns else passed_ns
+        self._end(frame.pts_ns - self._tracks.seen_ns > self.keep_ns)
         self._tracks.predict(passed_ns * 1e-9)
         self._frame_size, self._now_ns = frame_size, frame.pts_ns
 
@@ -245,6 +272,20 @@ def assign(costs: _Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         chosen = np.stack([_shortest_paths(left.T), np.arange(len(columns_left))])
     chosen = chosen[:, left[chosen[0], chosen[1]] < 0]
     return np.append(rows, rows_left[chosen[0]]), np.append(columns, columns_left[chosen[1]])
+
+
+def _could_be_exchanged(
+    costs: _Floats, rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> NDArray[np.bool_]:
+    """For each pair, whether the track could as well have another of the faces, or the face another track."""
+    near = np.minimum(costs, 0.0)  # what is out of reach is no rival
+    taken = near[rows, columns]
+    rivals = near.copy()
+    rivals[rows, columns] = np.inf
+    rival = np.minimum(
+        rivals[rows].min(axis=1, initial=np.inf), rivals[:, columns].min(axis=0, initial=np.inf)
+    )
+    return np.asarray((rival < 0) & (rival - taken < _SAME_PLACE), np.bool_)
 
 
 def _shortest_paths(costs: _Floats) -> NDArray[np.intp]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fr.errors import InputError
+from edge_fr.gallery.cohort import Cohort
 from edge_fr.structures import Candidate, Matches
 
 # A half-precision engine leaves the length within 0.001 of 1 and an INT8 one within 0.01; further off
@@ -64,6 +65,8 @@ class Index:
         self._rows = np.empty((0, size), np.float32)
         self._owners = np.empty((0,), np.int64)
         self._count = 0
+        self._cohort: Cohort | None = None  # of the rows as they are
+        self._centre = np.zeros(size)  # their mean, with it
 
     def __len__(self) -> int:
         return self._count
@@ -86,6 +89,16 @@ class Index:
         self._rows[self._count : end] = rows
         self._owners[self._count : end] = owners
         self._count = end
+        self._cohort = None
+
+    @property
+    def cohort(self) -> Cohort:
+        """What the rows, one an identity, tell of strangers; worked out when they have changed."""
+        if self._cohort is None:
+            rows = self._rows[: self._count]
+            self._cohort = Cohort.of(rows)
+            self._centre = rows.mean(axis=0, dtype=np.float64) if len(rows) else self._centre * 0
+        return self._cohort
 
     def extend(self, other: Index) -> None:
         """Adds all rows of another index, copied."""
@@ -105,6 +118,7 @@ class Index:
         self._rows[holes] = self._rows[movers]
         self._owners[holes] = self._owners[movers]
         self._count = left
+        self._cohort = None
 
     def search(self, probes: NDArray[np.float32], k: int, names: Mapping[int, str]) -> Matches:
         """The k best identities for each of (P, size) probes of unit length, as `Gallery.search` says."""
@@ -117,7 +131,15 @@ class Index:
             some = probes[start : start + step]
             for probe, scores in zip(some, some @ rows.T, strict=True):
                 found.append(self._best(probe, scores, k, names))
-        return Matches(tuple(found))
+        return Matches(tuple(found), self._others(probes, [some[0].score for some in found]))
+
+    def _others(self, probes: NDArray[np.float32], best: list[float]) -> tuple[float | None, ...]:
+        """The mean score of each probe with everybody but its best match."""
+        people = self.cohort.people
+        if people < 2:
+            return (None,) * len(probes)
+        means = probes @ self._centre
+        return tuple((people * float(m) - b) / (people - 1) for m, b in zip(means, best, strict=True))
 
     def _best(
         self, probe: NDArray[np.float32], scores: NDArray[np.float32], k: int, names: Mapping[int, str]
@@ -135,10 +157,9 @@ class Index:
         fine = np.full(len(owners), -np.inf)
         np.maximum.at(fine, place[near], self._cosines(rows[near], probe))
         ranked = sorted(zip((-fine).tolist(), [names[owner] for owner in owners.tolist()], strict=True))
-        # The last identity of all leads the lowest score there can be, -1.
-        following = [-minus for minus, _ in ranked[1:]] + [-1.0]
+        following = [-minus for minus, _ in ranked[1:]] + [None]
         return tuple(
-            Candidate(identity=name, score=-minus, margin=-minus - after)
+            Candidate(identity=name, score=-minus, margin=None if after is None else -minus - after)
             for (minus, name), after in zip(ranked[:k], following, strict=False)
         )
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fr.engine import ModelCard
+from edge_fr.gallery.cohort import Cohort
 from edge_fr.gallery.database import checksum, damaged, enrolled_card, require_same_model, transaction
 from edge_fr.gallery.index import Index
 from edge_fr.structures import Matches
@@ -37,12 +38,24 @@ class Mirror:
         """SQLite's data_version of what is mirrored; None: look in any case."""
         self._lock = threading.Lock()  # of names and index
         self._crcs: dict[int, int] = {}  # of the people's rows
+        self._templates: dict[int, int] = {}  # how many each person has
         self._db = db
         self._path = path
         self._card = card
         self._size = card.embedding_size
         self._seq = 0  # the last row of `changes` that is mirrored
         self.refresh()
+
+    @property
+    def template_count(self) -> int:
+        """How many templates the people have; the index has one row for each person."""
+        return sum(self._templates.values())
+
+    @property
+    def cohort(self) -> Cohort:
+        """What the people tell of strangers."""
+        with self._lock:
+            return self.index.cohort
 
     def invalidate(self) -> None:
         """Makes the next refresh look: SQLite's version tells only of other connections' commits."""
@@ -78,18 +91,20 @@ class Mirror:
                 people, index = self._read(since)
         names = {person: row[1] for person, row in people.items()}
         crcs = {person: row[4] for person, row in people.items()}
+        templates = {person: row[3] for person, row in people.items()}
         with self._lock:
             if since == 0:
-                self.names, self.index, self._crcs = names, index, crcs
+                self.names, self.index, self._crcs, self._templates = names, index, crcs, templates
             else:
                 outdated = [person for person in changed if self.names.pop(person, None) is not None]
                 if outdated:
                     self.index.remove(np.array(outdated, np.int64))
                 for person in outdated:
-                    del self._crcs[person]
+                    del self._crcs[person], self._templates[person]
                 self.index.extend(index)
                 self.names.update(names)
                 self._crcs.update(crcs)
+                self._templates.update(templates)
         anew = since < self._seq
         self._seq, self.version = seq, version
         return anew or len(changed) > 0
@@ -109,16 +124,34 @@ class Mirror:
         people = {
             row[0]: row for row in checked_people(self._db.execute(PERSON + only_people, bound), self._path)
         }
-        expected = {person: row[3] for person, row in people.items()}
-        index = Index(self._size)
-        index.reserve(sum(expected.values()))
+        place = {person: row for row, person in enumerate(people)}
+        sums, counts = np.zeros((len(people), self._size)), np.zeros(len(people), np.int64)
         cursor = self._db.execute(TEMPLATE + only_templates, bound)
         while rows := cursor.fetchmany(_ROWS_AT_ONCE):
             embeddings = checked_embeddings(rows, self._size, self._path)
-            index.append(np.array([row[0] for row in rows], np.int64), embeddings)
-        if index.owner_counts() != expected:
+            where = [place.get(row[0], -1) for row in rows]
+            if min(where) < 0:
+                raise damaged(self._path, "there are templates of nobody")
+            np.add.at(sums, where, embeddings)
+            np.add.at(counts, where, 1)
+        if counts.tolist() != [row[3] for row in people.values()]:
             raise damaged(self._path, "people and templates do not add up, some are missing")
+        index = Index(self._size)
+        index.append(np.array(list(people), np.int64), fused(sums))
         return people, index
+
+
+def fused(sums: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The one template that a person is searched by, (N, size) of unit length: the direction of their sum.
+
+    It finds more than the best of them does: on pictures of 94 people of one origin, three each, 69.6 % of
+    poor looks against 65.2 %, at one stranger in 100 (`python -m tests.bench.enrolment`).
+    """
+    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+    cancelled = lengths[:, 0] < 1e-6  # opposites, which no face has; such a person is like nobody
+    rows = sums / np.where(cancelled[:, None], 1.0, lengths)
+    rows[cancelled, 0] = 1.0
+    return rows.astype(np.float32)
 
 
 def checked_people(rows: Iterable[PersonRow], path: str) -> list[PersonRow]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edge_fr.engine import ModelCard, require_task
 from edge_fr.errors import GalleryFileError, InputError, UnknownIdentityError
+from edge_fr.gallery.cohort import Cohort
 from edge_fr.gallery.database import (
     MEMORY,
     checksum,
@@ -132,8 +133,13 @@ class Gallery:
 
     @property
     def template_count(self) -> int:
-        """How many templates a search compares with: the size to take a threshold for."""
-        return len(self._file.mirror.index)
+        """How many templates the people have, together."""
+        return self._file.mirror.template_count
+
+    @property
+    def cohort(self) -> Cohort:
+        """What the people, compared with each other, tell of the scores of strangers; see `NameThreshold`."""
+        return self._file.mirror.cohort
 
     @property
     def trouble(self) -> str | None:
@@ -244,9 +250,9 @@ class Gallery:
     def search(self, probes: NDArray[np.float32], k: int = 5) -> Matches:
         """The k best identities for each of (P, D) probes of unit length, best first, exactly.
 
-        An identity's score is the cosine of its best template; equal scores are ordered by name. A
-        candidate's margin is its lead over the next identity, listed or not; the last identity of all
-        has nobody behind it and leads the lowest possible score, -1. An empty gallery gives empty tuples.
+        An identity's score is the cosine with its templates fused into one; equal scores are ordered by name.
+        A candidate's margin is its lead over the next identity, listed or not, and None for the last of all.
+        An empty gallery gives empty tuples.
         Raises InputError for probes with NaN or of another length, GalleryFileError.
         """
         if k < 1:

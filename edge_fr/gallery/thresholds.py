@@ -1,14 +1,13 @@
-"""From "one stranger in so many may be called by a name" to the score that keeps that promise.
+"""From "one stranger in so many may be called by a name" to the score that random pairs promise it at.
 
-A search compares one probe with N templates. If each comparison of different people reaches the
-threshold with probability FMR, and the comparisons are independent, then
+A search compares one probe with N people. If each comparison of different people reaches the threshold
+with probability FMR, and the comparisons are independent, then
 
     FPIR = 1 - (1 - FMR)^N        (Grother, Ngan, Hanaoka: FRVT Part 2, Identification, NISTIR 8271)
 
-FPIR (false-positive identification rate) is the share of strangers' searches that return anybody.
-Comparisons are not quite independent: templates of one person err together, which makes the
-relation cautious, and people alike in age, sex or origin are confused more often than the average
-pair, which does not. Measure on your own cameras where the promise matters.
+FPIR (false-positive identification rate) is the share of strangers' searches that return anybody. The
+table of a model's card says which score pairs of different people reach how often. They are random pairs,
+which is not what a site sees: `edge_fr.gallery.names` goes on from here.
 """
 
 from __future__ import annotations
@@ -43,74 +42,88 @@ class Threshold:
 def score_threshold(card: ModelCard, target_fpir: float, gallery_size: int) -> Threshold:
     """The match threshold of an embedder for a false-positive rate (0..1) at a gallery size.
 
-    `gallery_size` counts comparisons, hence templates (`Gallery.template_count`), not people; an empty
-    gallery counts as 1. Between measured rates the score is linear in log10(rate). A rate more frequent
-    than every measured one takes the score of the most frequent, which is stricter than asked. A score
-    of 1.0 means that the target is out of this model's reach: not even the enrolled picture itself matches.
+    `gallery_size` counts comparisons, hence people (`len(gallery)`); an empty gallery counts as 1. Between
+    measured rates the score is linear in log10(rate). A rate more frequent than every measured one takes the
+    score of the most frequent, which is stricter than asked. A score of 1.0 means that the target is out of
+    this model's reach: not even the enrolled picture itself matches.
     Raises CardError when the card has no usable `impostor_scores`, InputError for an impossible target.
     """
-    if not 0.0 < target_fpir < 1.0:
-        raise InputError(
-            f"target_fpir is {target_fpir!r}, expected more than 0 and less than 1, such as 0.01"
-        )
-    if gallery_size < 0:
-        raise InputError(f"gallery_size is {gallery_size!r}, expected a number of templates, 0 or more")
-    rates, scores = _measured(card)
-    # 1 - (1 - fpir)^(1/N), written so that it keeps its digits when it is tiny
-    rate = -math.expm1(math.log1p(-target_fpir) / max(gallery_size, 1))
-    wanted = math.log10(max(rate, sys.float_info.min))
-    if abs(wanted - rates[0]) < 1e-9:  # the rarest measured rate itself, but for rounding
-        wanted = rates[0]
-    right = bisect_right(rates, wanted)  # the first measured rate that is more frequent
-    if right == len(rates):
-        return Threshold(scores[-1], target_fpir, gallery_size, extrapolated=False)
-    if right == 0 and len(rates) == 1:
-        raise CardError(
-            f"model card of {card.name!r}: a gallery of {gallery_size} at target_fpir {target_fpir:g} needs "
-            f"the score of the false-match rate {10**wanted:.1e}, but impostor_scores has only "
-            f"{10 ** rates[0]:.1e}; {_MEASURE}"
-        )
-    left = max(right - 1, 0)
-    slope = (scores[left + 1] - scores[left]) / (rates[left + 1] - rates[left])
-    score = scores[left] + slope * (wanted - rates[left])
-    if right == 0:
-        return Threshold(min(score, 1.0), target_fpir, gallery_size, extrapolated=True)
-    # Rounding must not carry the score past the next measured one, or neighbours would change places.
-    return Threshold(max(score, scores[right]), target_fpir, gallery_size, extrapolated=False)
+    return Scores.of(card, card.impostor_scores).threshold(target_fpir, gallery_size)
 
 
-def _measured(card: ModelCard) -> tuple[list[float], list[float]]:
-    """The card's log10(rate), rising, and their scores, falling."""
-    if not card.impostor_scores:
-        raise CardError(
-            f"model card of {card.name!r} has no impostor_scores, so no threshold can be promised; {_MEASURE}"
-        )
-    points: dict[float, float] = {}
-    for text, score in card.impostor_scores.items():
-        try:
-            rate = float(text)
-        except ValueError:
-            rate = math.nan
-        if not 0.0 < rate <= 1.0:
-            raise CardError(
-                f"model card of {card.name!r}: impostor_scores has the rate {text!r}, "
-                f'expected a number above 0 and up to 1, such as "1e-4"; {_MEASURE}'
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A table of a card: log10 of false-match rates, rising, and the scores that go with them, falling."""
+
+    card_name: str
+    rates: tuple[float, ...]
+    scores: tuple[float, ...]
+
+    def threshold(self, target_fpir: float, gallery_size: int) -> Threshold:
+        """As `score_threshold` says."""
+        if not 0.0 < target_fpir < 1.0:
+            raise InputError(
+                f"target_fpir is {target_fpir!r}, expected more than 0 and less than 1, such as 0.01"
             )
-        if not isinstance(score, (int, float)) or not -1.0 <= score <= 1.0:
+        if gallery_size < 0:
+            raise InputError(f"gallery_size is {gallery_size!r}, expected a number of people, 0 or more")
+        # 1 - (1 - fpir)^(1/N), written so that it keeps its digits when it is tiny
+        rate = -math.expm1(math.log1p(-target_fpir) / max(gallery_size, 1))
+        wanted = math.log10(max(rate, sys.float_info.min))
+        if abs(wanted - self.rates[0]) < 1e-9:  # the rarest measured rate itself, but for rounding
+            wanted = self.rates[0]
+        right = bisect_right(self.rates, wanted)  # the first measured rate that is more frequent
+        if right == len(self.rates):
+            return Threshold(self.scores[-1], target_fpir, gallery_size, extrapolated=False)
+        if right == 0 and len(self.rates) == 1:
             raise CardError(
-                f"model card of {card.name!r}: impostor_scores at {text} is {score!r}, "
-                f"expected a cosine, -1 to 1; {_MEASURE}"
+                f"model card of {self.card_name!r}: a gallery of {gallery_size} at target_fpir "
+                f"{target_fpir:g} needs the score of the false-match rate {10**wanted:.1e}, but "
+                f"impostor_scores has only "
+                f"{10 ** self.rates[0]:.1e}; {_MEASURE}"
             )
-        if math.log10(rate) in points:
+        left = max(right - 1, 0)
+        slope = (self.scores[left + 1] - self.scores[left]) / (self.rates[left + 1] - self.rates[left])
+        score = self.scores[left] + slope * (wanted - self.rates[left])
+        if right == 0:
+            return Threshold(min(score, 1.0), target_fpir, gallery_size, extrapolated=True)
+        # Rounding must not carry the score past the next measured one, or neighbours would change places.
+        return Threshold(max(score, self.scores[right]), target_fpir, gallery_size, extrapolated=False)
+
+    @classmethod
+    def of(cls, card: ModelCard, table: dict[str, float]) -> Scores:
+        """Checks a table of the card; CardError says what is wrong with it."""
+        if not table:
             raise CardError(
-                f"model card of {card.name!r}: impostor_scores has the rate {text} twice; {_MEASURE}"
+                f"model card of {card.name!r} has no impostor_scores, so no threshold can be promised; "
+                f"{_MEASURE}"
             )
-        points[math.log10(rate)] = float(score)
-    rates = sorted(points)
-    scores = [points[rate] for rate in rates]
-    if any(rarer < commoner for rarer, commoner in pairwise(scores)):
-        raise CardError(
-            f"model card of {card.name!r}: impostor_scores rise with the false-match rate, "
-            f"expected rarer rates to need higher scores; {_MEASURE}"
-        )
-    return rates, scores
+        points: dict[float, float] = {}
+        for text, score in table.items():
+            try:
+                rate = float(text)
+            except ValueError:
+                rate = math.nan
+            if not 0.0 < rate <= 1.0:
+                raise CardError(
+                    f"model card of {card.name!r}: impostor_scores has the rate {text!r}, "
+                    f'expected a number above 0 and up to 1, such as "1e-4"; {_MEASURE}'
+                )
+            if not isinstance(score, (int, float)) or not -1.0 <= score <= 1.0:
+                raise CardError(
+                    f"model card of {card.name!r}: impostor_scores at {text} is {score!r}, "
+                    f"expected a cosine, -1 to 1; {_MEASURE}"
+                )
+            if math.log10(rate) in points:
+                raise CardError(
+                    f"model card of {card.name!r}: impostor_scores has the rate {text} twice; {_MEASURE}"
+                )
+            points[math.log10(rate)] = float(score)
+        rates = sorted(points)
+        scores = [points[rate] for rate in rates]
+        if any(rarer < commoner for rarer, commoner in pairwise(scores)):
+            raise CardError(
+                f"model card of {card.name!r}: impostor_scores rise with the false-match rate, "
+                f"expected rarer rates to need higher scores; {_MEASURE}"
+            )
+        return cls(card.name, tuple(rates), tuple(scores))

@@ -2,11 +2,12 @@
 
 python -m calibration.impostor_scores MODEL FOLDER --identities CSV [--eyes X1 Y1 X2 Y2] [--write DATA]
 
-One picture of each identity is embedded and every pair of identities compared. The CSV has the columns
-image,identity, and 46 identities or more need a picture. Pictures are aligned 112x112 crops, or all have
-the eyes at --eyes (pixels) and are warped to the template by these two points. --write puts the table
-into the card of MODEL, a file, under the name DATA. Two pictures of one person under two names count as
-different people and spoil the rarest rates: --worst lists the pairs to look at.
+One picture of each identity is embedded and every pair of identities compared; at 1,200 of them twelve drawn
+looks are taken as well, for what poor looks and whole tracks reach (`calibration.score_tables`). The CSV has
+the columns image,identity, and 46 identities or more need a picture. Pictures are aligned 112x112 crops, or
+all have the eyes at --eyes (pixels) and are warped to the template by these two points. --write puts the
+tables into the card of MODEL, a file, under the name DATA. Two pictures under two names that are as alike as
+half of the pairs of one person are left out; --worst lists the most alike ones to look at.
 """
 
 from __future__ import annotations
@@ -16,13 +17,24 @@ import csv
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.camera_looks import camera_look
 from calibration.cards import change_card, own_file
-from calibration.metrics import short
+from calibration.score_tables import (
+    ALIKE_SHARE,
+    Looks,
+    alike,
+    bands,
+    continuity,
+    genuine,
+    one_person,
+    table,
+)
 from edge_fr.embed import Embedder
 from edge_fr.engine import open_engine
 from edge_fr.errors import EdgeFrError, ImageError, InputError
@@ -30,42 +42,31 @@ from edge_fr.image import TEMPLATE, read_image
 from edge_fr.models import resolve
 from edge_fr.structures import CROP_SIDE_PX
 
-FALSE_MATCH_RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
-MIN_PAIRS = 100  # rarer rates are left out: a few wrong names in the data would decide them
 FEWEST_IDENTITIES = 46  # they make 1,035 pairs: with 45 the most frequent rate has fewer than MIN_PAIRS
 BATCH = 32
+LOOKED_AT = 1200  # people
+LOOKS = 12  # at each of them
 
 Point = tuple[float, float]
 
 
-def impostor_scores(scores: NDArray[np.float32]) -> dict[str, float]:
-    """For each false-match rate, the score that so many of the impostor `scores` reach or exceed; empty for
-    fewer than 1,000 scores."""
-    table = {}
-    for rate in FALSE_MATCH_RATES:
-        count = int(rate * scores.size)
-        if count >= MIN_PAIRS:
-            table[short(rate)] = round(float(np.partition(scores, -count)[-count]), 4)
-    return table
-
-
-def one_per_identity(folder: Path, identities: Path) -> list[Path]:
-    """The first picture, by name, of each identity that has one in `folder`.
+def by_identity(folder: Path, identities: Path) -> list[list[Path]]:
+    """The pictures in `folder` of each identity that has one, by name.
 
     InputError for a CSV that cannot be read, and for fewer than FEWEST_IDENTITIES.
     """
-    first: dict[str, Path] = {}
+    found: dict[str, list[Path]] = {}
     for image, identity in sorted(_rows(identities)):
-        if identity not in first and (folder / image).is_file():
-            first[identity] = folder / image
-    count = len(first)
+        if (folder / image).is_file():
+            found.setdefault(identity, []).append(folder / image)
+    count = len(found)
     if count < FEWEST_IDENTITIES:
         raise InputError(
             f"{folder} has pictures of {count} identities of {identities}, which make "
             f"{count * (count - 1) // 2} pairs of two people; at least 1,000 pairs ({FEWEST_IDENTITIES} "
             f"identities) are needed: give a FOLDER and --identities with more people"
         )
-    return list(first.values())
+    return list(found.values())
 
 
 def _rows(identities: Path) -> list[tuple[str, str]]:
@@ -111,6 +112,18 @@ def embed(embedder: Embedder, paths: list[Path], eyes: tuple[Point, Point] | Non
     )
 
 
+def draw_looks(embedder: Embedder, paths: list[Path], eyes: tuple[Point, Point] | None, count: int) -> Looks:
+    """`count` drawn looks at each picture."""
+    vectors, ri = [], []
+    for path in paths:
+        crop = read_crop(path, eyes)
+        found = embedder.embed(np.stack([camera_look(crop, path.name, number) for number in range(count)]))
+        vectors.append(found.vectors)
+        ri.append(found.ri)
+    told = None if ri[0] is None else np.stack([row for row in ri if row is not None])
+    return Looks(np.stack(vectors), told)
+
+
 def _similarity(eyes: tuple[Point, Point]) -> NDArray[np.float64]:
     """The (2, 3) rotation, scale and shift that moves two points onto the template's eyes."""
     left, right = (complex(*point) for point in eyes)
@@ -145,17 +158,46 @@ def _measure(arguments: argparse.Namespace) -> None:
         own_file(arguments.model)
     model = resolve(arguments.model)
     eyes = None if arguments.eyes is None else (tuple(arguments.eyes[:2]), tuple(arguments.eyes[2:]))
-    paths = one_per_identity(arguments.folder, arguments.identities)
-    vectors = embed(Embedder(open_engine(model, unproven=arguments.unproven)), paths, eyes)
+    people = by_identity(arguments.folder, arguments.identities)
+    embedder = Embedder(open_engine(model, unproven=arguments.unproven))
+    tables = measure(embedder, people, eyes, arguments.worst)
+    print(json.dumps(tables))
+    if arguments.write:
+        pairs = f"{len(people)} identities, {len(people) * (len(people) - 1) // 2} pairs"
+        left_out = f"{tables.pop('one_person')} of them left out as one person under two names"
+        looks = f"{LOOKS} drawn looks at {min(len(people), LOOKED_AT)} of them"
+        alike = f"people alike are each one's nearest {ALIKE_SHARE:.0%}"
+        data = f"{arguments.write}: {pairs}, {left_out}; {looks}; {alike}"
+        change_card(model, impostor_data=data, **tables)
+
+
+def measure(
+    embedder: Embedder, people: list[list[Path]], eyes: tuple[Point, Point] | None, worst: int = 0
+) -> dict[str, Any]:
+    """The fields of a card that thresholds are read from, and how many pairs were taken for one person's."""
+    paths = [pictures[0] for pictures in people]
+    vectors = embed(embedder, paths, eyes)
+    twice = [n for n, pictures in enumerate(people) if len(pictures) > 1]
+    seconds = embed(embedder, [people[n][1] for n in twice], eyes) if twice else vectors[:0]
+    limit = one_person((vectors[twice] * seconds).sum(axis=1))
     rows, columns = np.triu_indices(len(paths), 1)
     scores = (vectors @ vectors.T)[rows, columns]
-    table = impostor_scores(scores)
-    print(json.dumps({"identities": len(paths), "pairs": scores.size, "impostor_scores": table}))
-    for pair in np.argsort(scores)[::-1][: arguments.worst]:
-        print(f"{scores[pair]:.4f} {paths[rows[pair]]} {paths[columns[pair]]}")
-    if arguments.write:
-        data = f"{arguments.write}: {len(paths)} identities, {scores.size} pairs"
-        change_card(model, impostor_scores=table, impostor_data=data)
+    for pair in np.argsort(scores)[::-1][:worst]:
+        print(f"{scores[pair]:.4f} {paths[rows[pair]]} {paths[columns[pair]]}", file=sys.stderr)
+    # Of the people with two pictures first: only they tell how alike two pictures of one person are.
+    chosen = np.array([*twice, *np.setdiff1d(np.arange(len(paths)), twice)])[:LOOKED_AT].astype(np.intp)
+    looks = draw_looks(embedder, [paths[n] for n in chosen], eyes, LOOKS)
+    with_second = int(min(len(twice), len(chosen)))
+    return {
+        "one_person": int((scores >= limit).sum()),
+        "impostor_scores": table(scores[scores < limit]),
+        "impostor_bands": {
+            "alike": alike(vectors, limit),
+            **bands(looks, vectors, chosen, limit),
+        },
+        "continuity_scores": continuity(looks),
+        "genuine_scores": genuine(looks[:with_second], seconds[:with_second]),
+    }
 
 
 if __name__ == "__main__":

@@ -109,12 +109,25 @@ def _parser() -> argparse.ArgumentParser:
     add_model_options(enroll)
     add_json(enroll)
 
-    gallery = add("gallery", commands.gallery_list, "list or remove enrolled people")
+    gallery = add("gallery", commands.gallery_list, "list, compare or remove enrolled people")
     actions = gallery.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="who is enrolled")
     removal = actions.add_parser("remove", help="forget a person and erase the templates")
     removal.add_argument("person")
-    for action, call in ((listing, commands.gallery_list), (removal, commands.gallery_remove)):
+    checking = actions.add_parser("check", help="which entries look like one person")
+    telling = actions.add_parser("threshold", help="which score a name takes, and what it rests on")
+    telling.add_argument("--fpir", type=float, help="share of strangers that may be given a name (0.01)")
+    telling.add_argument(
+        "--strangers", type=float, default=100.0, metavar="N", help="who come by in a day (%(default)g)"
+    )
+    for action in (checking, telling):
+        action.add_argument("--embedder", default="recognizer", help="of the gallery (%(default)s)")
+    for action, call in (
+        (listing, commands.gallery_list),
+        (removal, commands.gallery_remove),
+        (checking, commands.gallery_check),
+        (telling, commands.gallery_threshold),
+    ):
         action.set_defaults(command=call)
         action.add_argument("--gallery", default="people.db", help="(%(default)s)")
         add_json(action)

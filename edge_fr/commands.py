@@ -75,6 +75,18 @@ def gallery_remove(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def gallery_check(arguments: argparse.Namespace) -> int:
+    from edge_fr.gallery_command import check
+
+    return check(arguments)
+
+
+def gallery_threshold(arguments: argparse.Namespace) -> int:
+    from edge_fr.gallery_command import threshold
+
+    return threshold(arguments)
+
+
 def models_pull(arguments: argparse.Namespace) -> int:
     from edge_fr.fetch import pull
 

@@ -133,6 +133,18 @@ class Index:
                 found.append(self._best(probe, scores, k, names))
         return Matches(tuple(found), self._others(probes, [some[0].score for some in found]))
 
+    def lookalikes(self, least: float, names: Mapping[int, str]) -> tuple[tuple[str, str, float], ...]:
+        """As `Gallery.lookalikes` says; every pair is compared."""
+        rows, found = self._rows[: self._count], []
+        step = max(1, _SCORES_AT_ONCE // max(self._count, 1))
+        for start in range(0, self._count, step):
+            scores = rows[start : start + step] @ rows.T
+            for i, j in zip(*np.nonzero(scores >= least), strict=True):
+                if j > start + i:
+                    pair = sorted(names[int(self._owners[row])] for row in (start + i, j))
+                    found.append((pair[0], pair[1], float(scores[i, j])))
+        return tuple(sorted(found, key=lambda row: (-row[2], row)))
+
     def _others(self, probes: NDArray[np.float32], best: list[float]) -> tuple[float | None, ...]:
         """The mean score of each probe with everybody but its best match."""
         people = self.cohort.people

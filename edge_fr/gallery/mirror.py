@@ -57,6 +57,11 @@ class Mirror:
         with self._lock:
             return self.index.cohort
 
+    def lookalikes(self, least: float) -> tuple[tuple[str, str, float], ...]:
+        """As `Gallery.lookalikes` says."""
+        with self._lock:
+            return self.index.lookalikes(least, self.names)
+
     def invalidate(self) -> None:
         """Makes the next refresh look: SQLite's version tells only of other connections' commits."""
         self.version = None

@@ -268,6 +268,10 @@ class Gallery:
                 self.refresh()
             return self._file.mirror.search(rows, k)
 
+    def lookalikes(self, least: float) -> tuple[tuple[str, str, float], ...]:
+        """The pairs of people whose score with each other is `least` or more, the highest first."""
+        return self._file.mirror.lookalikes(least)
+
     def refresh(self) -> bool:
         """Takes over what other processes changed since the last look; says whether anything had.
 

@@ -160,44 +160,48 @@ def _measure(arguments: argparse.Namespace) -> None:
     eyes = None if arguments.eyes is None else (tuple(arguments.eyes[:2]), tuple(arguments.eyes[2:]))
     people = by_identity(arguments.folder, arguments.identities)
     embedder = Embedder(open_engine(model, unproven=arguments.unproven))
-    tables = measure(embedder, people, eyes, arguments.worst)
-    print(json.dumps(tables))
+    measured, worst = measure(embedder, people, eyes, arguments.worst)
+    print(json.dumps(measured))
+    print("".join(f"{line}\n" for line in worst), end="")
     if arguments.write:
-        pairs = f"{len(people)} identities, {len(people) * (len(people) - 1) // 2} pairs"
-        left_out = f"{tables.pop('one_person')} of them left out as one person under two names"
-        looks = f"{LOOKS} drawn looks at {min(len(people), LOOKED_AT)} of them"
         alike = f"people alike are each one's nearest {ALIKE_SHARE:.0%}"
-        data = f"{arguments.write}: {pairs}, {left_out}; {looks}; {alike}"
-        change_card(model, impostor_data=data, **tables)
+        left_out = f"{measured.pop('one_person')} more left out as one person under two names"
+        data = (
+            f"{arguments.write}: {measured.pop('identities')} identities, {measured.pop('pairs')} pairs, "
+            f"{left_out}; {LOOKS} drawn looks at {min(len(people), LOOKED_AT)} people; {alike}"
+        )
+        change_card(model, impostor_data=data, **measured)
 
 
 def measure(
     embedder: Embedder, people: list[list[Path]], eyes: tuple[Point, Point] | None, worst: int = 0
-) -> dict[str, Any]:
-    """The fields of a card that thresholds are read from, and how many pairs were taken for one person's."""
+) -> tuple[dict[str, Any], list[str]]:
+    """The fields of a card that thresholds are read from, and what they rest on: `identities`, `pairs`, and
+    `one_person`, the pairs that were taken for one person's; and the lines of the `worst` pairs."""
     paths = [pictures[0] for pictures in people]
     vectors = embed(embedder, paths, eyes)
     twice = [n for n, pictures in enumerate(people) if len(pictures) > 1]
     seconds = embed(embedder, [people[n][1] for n in twice], eyes) if twice else vectors[:0]
-    limit = one_person((vectors[twice] * seconds).sum(axis=1))
     rows, columns = np.triu_indices(len(paths), 1)
     scores = (vectors @ vectors.T)[rows, columns]
-    for pair in np.argsort(scores)[::-1][:worst]:
-        print(f"{scores[pair]:.4f} {paths[rows[pair]]} {paths[columns[pair]]}", file=sys.stderr)
-    # Of the people with two pictures first: only they tell how alike two pictures of one person are.
+    limit = one_person((vectors[twice] * seconds).sum(axis=1), scores)
+    strangers = scores[scores < limit]
+    # Those with two pictures first: only they tell how alike two pictures of one person are.
     chosen = np.array([*twice, *np.setdiff1d(np.arange(len(paths)), twice)])[:LOOKED_AT].astype(np.intp)
     looks = draw_looks(embedder, [paths[n] for n in chosen], eyes, LOOKS)
-    with_second = int(min(len(twice), len(chosen)))
-    return {
-        "one_person": int((scores >= limit).sum()),
-        "impostor_scores": table(scores[scores < limit]),
-        "impostor_bands": {
-            "alike": alike(vectors, limit),
-            **bands(looks, vectors, chosen, limit),
-        },
+    both = min(len(twice), len(chosen))
+    tables = {"alike": alike(vectors, limit), **bands(looks, vectors, chosen, limit)}
+    measured = {
+        "identities": len(paths),
+        "pairs": len(strangers),
+        "one_person": len(scores) - len(strangers),
+        "impostor_scores": table(strangers),
+        "impostor_bands": {name: found for name, found in tables.items() if found},
         "continuity_scores": continuity(looks),
-        "genuine_scores": genuine(looks[:with_second], seconds[:with_second]),
+        "genuine_scores": genuine(looks[:both], seconds[:both]),
     }
+    most_alike = np.argsort(scores)[::-1][:worst]
+    return measured, [f"{scores[pair]:.4f} {paths[rows[pair]]} {paths[columns[pair]]}" for pair in most_alike]
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ FALSE_MATCH_RATES = (5e-1, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 MIN_PAIRS = 100  # rarer rates are left out: a few wrong names in the data would decide them
 ALIKE_SHARE = 0.1  # of the others, those who look most like a person, where nobody says who is alike
 RI_BANDS = (0.2, 0.35, 0.5, 0.7)  # least recognizabilities; what is below the first is no look
+_ONE_IN_A_MILLION = 4.75  # deviations of a normal distribution
 _LEAST_LOOKS = 2  # of a track that gets a name before the deadline
 CONTINUITY_SHARE = 1e-3  # of one person's looks that may seem not to be the person's
 GENUINE_SHARE = 0.05  # of one person's looks that the bound of `genuine_scores` may miss
@@ -57,10 +58,15 @@ def table(scores: Floats) -> dict[str, float]:
     return found
 
 
-def one_person(genuine: Floats) -> float:
-    """The score from which a pair under two names is taken to be one person: half of the pairs of one person
-    reach it, and by chance not one in a million of two people. Infinity without such pairs."""
-    return float(np.median(genuine)) if len(genuine) else float("inf")
+def one_person(genuine: Floats, impostors: Floats) -> float:
+    """The score from which a pair under two names is taken to be one person, infinity where nothing tells.
+
+    Half of the `genuine` pairs, which are of one person, reach it, and of two people not one pair in a
+    million would by chance.
+    """
+    if len(genuine) == 0:
+        return float("inf")
+    return max(float(np.median(genuine)), float(impostors.mean() + _ONE_IN_A_MILLION * impostors.std()))
 
 
 def alike(vectors: Floats, limit: float) -> dict[str, float]:

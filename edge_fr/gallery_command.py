@@ -30,7 +30,7 @@ def check(arguments: argparse.Namespace) -> int:
         print(f"{score:.2f}  {first}  {second}")
     if pairs:
         print(
-            f"{len(pairs)} pairs of {people} people look like one person, with a score of {needed:.2f} or more: a "
+            f"{len(pairs)} pairs of {people} people look like one person (score {needed:.2f} or more): a "
             f"face like both gets neither name; `edge-fr gallery remove PERSON` erases one of them",
             file=sys.stderr,
         )

@@ -47,6 +47,16 @@ class TrackStage(Protocol):
         """How long a track is kept without a face."""
         ...
 
+    @property
+    def brief(self) -> int:
+        """Faces that were gone before they could be followed."""
+        ...
+
+    @property
+    def too_slow(self) -> bool:
+        """Whether frames come so far apart that nobody can be followed."""
+        ...
+
     def __call__(self, frame: Frame, faces: Faces) -> Faces: ...
 
     def finish(self) -> tuple[int, ...]:
@@ -58,6 +68,8 @@ class StillTracks:
     """In place of a Tracker for unrelated pictures: every face is a track that ends with its frame."""
 
     keep_ns = 0
+    brief = 0
+    too_slow = False
 
     def __init__(self) -> None:
         self.ended: tuple[int, ...] = ()
@@ -113,8 +125,6 @@ class Pipeline:
         gallery: Gallery | None = None,
     ) -> None:
         self.times = times or StageTimes()
-        self.unfollowed = 0
-        """Faces that were found but seen too briefly, or too far apart, to be in a track."""
         self._tracker = tracker
         self._gate = gate
         self._continuity = continuity
@@ -126,6 +136,16 @@ class Pipeline:
         self._gallery = gallery
         self._seen: dict[int, Sighting] = {}  # of live tracks
         self._told: Counter[int] = Counter()  # events of live tracks
+
+    @property
+    def unfollowed(self) -> int:
+        """Faces that were found but gone too soon, or too far apart, to be in a track."""
+        return self._tracker.brief
+
+    @property
+    def too_slow(self) -> bool:
+        """Whether frames come so far apart that nobody can be followed, and so nobody is reported."""
+        return self._tracker.too_slow
 
     def process(self, frame: Frame) -> Step:
         """Takes the next frame through all stages."""
@@ -139,7 +159,6 @@ class Pipeline:
         With `conclude` it is `process` for those who run the detector and the embedder themselves.
         """
         faces = self._timed("track", self._tracker, frame, found)
-        self.unfollowed += len(found) - len(faces)
         return self._timed("gate", self._gate, frame, self._timed("align", align_stage, frame, faces))
 
     def conclude(self, frame: Frame, faces: Faces) -> Step:

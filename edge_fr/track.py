@@ -50,6 +50,7 @@ class _Tracks:
     centres: _Floats  # (T, 2) px
     velocities: _Floats  # (T, 2) px/s
     sizes: _Floats  # (T,) px
+    faces: NDArray[np.int64]  # how many there were
     covariance: _Floats  # (T, 3): place-place, place-velocity, velocity-velocity, in sizes and seconds
 
     @classmethod
@@ -59,7 +60,8 @@ class _Tracks:
         covariance[:, 0] = _place_noise(sizes)
         covariance[:, 2] = _START_SPEED**2
         now = np.full(n, now_ns, np.int64)
-        return cls(np.zeros(n, np.int64), now, now.copy(), centres, np.zeros((n, 2)), sizes, covariance)
+        none, one = np.zeros(n, np.int64), np.ones(n, np.int64)
+        return cls(none, now, now.copy(), centres, np.zeros((n, 2)), sizes, one, covariance)
 
     def __getitem__(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> _Tracks:
         return _Tracks(*(column[rows] for column in vars(self).values()))
@@ -106,6 +108,7 @@ class _Tracks:
         kept = 1 - gain
         self.covariance[rows] = np.stack([kept * place, kept * mixed, speed - speed_gain * mixed], axis=1)
         self.sizes[rows] = sizes
+        self.faces[rows] += 1
         self.seen_ns[rows] = now_ns
 
 
@@ -156,6 +159,8 @@ class Tracker:
         self._least_keep_ns = keep_ns
         self._doubt_ns = doubt_ns
         self._interval_ns = 0.0  # between the last frames, on average
+        self.brief = 0
+        """Faces that could have begun a track and were gone before it was confirmed."""
         self._next_id = 1
         self._ended: tuple[int, ...] = ()
         self._camera: str | None = None
@@ -167,6 +172,11 @@ class Tracker:
     def keep_ns(self) -> int:
         """How long a track is kept without a face, at the rate at which frames come."""
         return max(self._least_keep_ns, min(round(_PATIENCE * self._interval_ns), _LONGEST_NS))
+
+    @property
+    def too_slow(self) -> bool:
+        """Whether frames come so far apart that nobody can be followed from one to the next."""
+        return self._interval_ns > _LONGEST_NS
 
     @property
     def ended(self) -> tuple[int, ...]:
@@ -205,7 +215,8 @@ class Tracker:
 
         waiting = (tracks.ids == 0) & (now_ns - tracks.seen_ns > self._confirm_ns)
         new = strong & (track_of < 0)
-        self._tracks = tracks[~waiting] + _Tracks.begin(centres[new], sizes[new], now_ns)
+        self._drop(waiting)
+        self._tracks = self._tracks + _Tracks.begin(centres[new], sizes[new], now_ns)
         returned = track_ids > 0
         return faces.with_(track_ids=track_ids, unsure=unsure)[returned]
 
@@ -247,6 +258,10 @@ class Tracker:
     def _end(self, rows: NDArray[np.bool_]) -> None:
         ids = self._tracks.ids[rows]
         self._ended = tuple(sorted((*self._ended, *ids[ids > 0].tolist())))
+        self._drop(rows)
+
+    def _drop(self, rows: NDArray[np.bool_]) -> None:
+        self.brief += int(self._tracks.faces[rows & (self._tracks.ids == 0)].sum())
         self._tracks = self._tracks[~rows]
 
 

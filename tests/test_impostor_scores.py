@@ -17,36 +17,18 @@ from onnx_files import doubling, save, tensor
 
 from calibration.cards import change_card
 from calibration.impostor_scores import (
-    FEWEST_IDENTITIES,
+    by_identity,
     embed,
-    impostor_scores,
     main,
-    one_per_identity,
     read_crop,
 )
+from calibration.score_tables import table
 from edge_fr.cards import read_card, write_card
 from edge_fr.embed import Embedder
 from edge_fr.engine import open_engine
 from edge_fr.errors import ImageError, InputError, ModelNotFoundError
 from edge_fr.image import TEMPLATE
 from edge_fr.models import MODELS, resolve
-
-
-def test_a_rate_gets_the_score_that_so_many_pairs_reach() -> None:
-    scores = np.random.default_rng(0).permutation(np.linspace(-1, 1, 20_000)).astype(np.float32)
-    table = impostor_scores(scores)
-    for rate in (1e-1, 1e-2):
-        reached = np.count_nonzero(scores >= table[f"{rate:.0e}".replace("e-0", "e-")])
-        # scores are 1e-4 apart and the table has 4 digits: one pair more or less
-        assert abs(reached - rate * scores.size) <= 1
-
-
-def test_rates_that_rest_on_few_pairs_are_left_out() -> None:
-    assert list(impostor_scores(np.zeros(99_999, np.float32))) == ["1e-1", "1e-2"]
-    assert list(impostor_scores(np.zeros(100_000, np.float32))) == ["1e-1", "1e-2", "1e-3"]
-    few, enough = (n * (n - 1) // 2 for n in (FEWEST_IDENTITIES - 1, FEWEST_IDENTITIES))
-    assert impostor_scores(np.zeros(few, np.float32)) == {}
-    assert list(impostor_scores(np.zeros(enough, np.float32))) == ["1e-1"]
 
 
 def people(folder: Path, count: int) -> Path:
@@ -63,20 +45,20 @@ def people(folder: Path, count: int) -> Path:
     return identities
 
 
-def test_each_identity_gives_its_first_picture(tmp_path: Path) -> None:
+def test_each_identity_gives_its_pictures_that_are_there(tmp_path: Path) -> None:
     identities = people(tmp_path, 46)
-    expected = [f"{number:03}.png" for number in range(0, 92, 2)]
-    assert [path.name for path in one_per_identity(tmp_path, identities)] == expected
+    expected = [[f"{number:03}.png", f"{number + 1:03}.png"] for number in range(0, 92, 2)]
+    assert [[path.name for path in paths] for paths in by_identity(tmp_path, identities)] == expected
 
 
 def test_too_few_identities_are_refused_with_what_they_come_to(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="pictures of 0 identities"):
-        one_per_identity(tmp_path / "elsewhere", people(tmp_path, 3))
+        by_identity(tmp_path / "elsewhere", people(tmp_path, 3))
     with pytest.raises(
         InputError,
         match=r"pictures of 45 identities of .* make 990 pairs .* 1,000 pairs \(46 identities\) are needed",
     ):
-        one_per_identity(tmp_path, people(tmp_path, 45))
+        by_identity(tmp_path, people(tmp_path, 45))
 
 
 def test_the_eyes_land_on_the_eyes_of_the_template(tmp_path: Path) -> None:
@@ -154,13 +136,22 @@ def test_the_program_writes_the_table_into_the_card(tmp_path: Path) -> None:
     colours = np.stack([cv2.imread(str(tmp_path / f"{2 * i:03}.png"))[0, 0] for i in range(46)]).astype(float)
     colours /= np.linalg.norm(colours, axis=1, keepdims=True)
     cosines = np.sort((colours @ colours.T)[np.triu_indices(46, 1)])
-    assert printed["pairs"] == 1035
+    assert (printed["pairs"], printed["one_person"]) == (1035, 0)  # strangers here are as alike as anybody
     # four digits are printed
-    assert printed["impostor_scores"] == {"1e-1": pytest.approx(cosines[-103], abs=1e-4)}
+    assert printed["impostor_scores"] == {
+        "5e-1": pytest.approx(cosines[-517], abs=1e-4),
+        "1e-1": pytest.approx(cosines[-103], abs=1e-4),
+    }
     assert float(worst.split()[0]) == pytest.approx(cosines[-1], abs=1e-4)
     written = read_card(model)
     assert written.impostor_scores == printed["impostor_scores"]
-    assert written.impostor_data == "plain colours: 46 identities, 1035 pairs"
+    for name in ("impostor_bands", "continuity_scores", "genuine_scores"):
+        assert getattr(written, name) == printed[name]
+    assert set(printed["impostor_bands"]) == {"alike", "look ri>=0", "track ri>=0"}  # it tells no ri
+    assert written.impostor_data == (
+        "plain colours: 46 identities, 1035 pairs, 0 more left out as one person under two names; "
+        "12 drawn looks at 46 people; people alike are each one's nearest 10%"
+    )
     assert open_engine(model).card == written
 
 
@@ -256,9 +247,11 @@ def test_the_table_in_the_card_of_sface_is_what_its_data_give(shared_data: Calla
         embedder = Embedder(open_engine(resolve("sface")))
     except ModelNotFoundError as error:
         pytest.skip(str(error))
-    vectors = embed(embedder, one_per_identity(folder, identities)[:150], ((34.5, 55.5), (54.0, 55.5)))
-    measured = impostor_scores((vectors @ vectors.T)[np.triu_indices(len(vectors), 1)])
-    assert list(measured) == ["1e-1", "1e-2"]
+    vectors = embed(
+        embedder, [p[0] for p in by_identity(folder, identities)][:150], ((34.5, 55.5), (54.0, 55.5))
+    )
+    measured = table((vectors @ vectors.T)[np.triu_indices(len(vectors), 1)])
+    assert list(measured) == ["5e-1", "1e-1", "1e-2"]
     for rate, score in measured.items():
         # 11,175 of the 14.7 million pairs: ten other draws of 150 people differ by up to 0.018
         assert score == pytest.approx(MODELS["sface"].card.impostor_scores[rate], abs=0.02)

@@ -69,9 +69,10 @@ class NameThreshold:
         return self._needed(cohort, self._looks, self.target_fpir, ri, others)
 
     def claim(self, cohort: Cohort, *, ri: float | None = None, others: float | None = None) -> float:
-        """For a single picture that is compared with one person alone, whoever claims to be that person."""
+        """For a single picture of somebody who claims to be one person: whoever tries that looks alike."""
         alone = replace(cohort, top=None, top_spread=None)  # the best of all people's scores does not count
-        return self._needed(alone, self._looks, self.target_fpir, ri, others, compared=1)
+        needed = self._needed(alone, self._looks, self.target_fpir, ri, others, compared=1)
+        return max(needed, self._of_card(_of(self._looks, ri), self.target_fpir, 1)[1])
 
     def track(
         self, cohort: Cohort, *, looks: int, ri: float | None = None, others: float | None = None
@@ -89,9 +90,8 @@ class NameThreshold:
         *,
         compared: int | None = None,
     ) -> float:
-        band = next((b for b in bands if ri is None or ri >= b.least_ri), bands[-1])
         people = max(cohort.people, 1)
-        card, harder, random = self._of_card(band.scores, target, compared or people)
+        card, harder, random = self._of_card(_of(bands, ri), target, compared or people)
         if cohort.mean is None or others is None:
             return min(max(card, harder), 1.0)
         ground = ((people - 1) * others + _PRIOR_OTHERS * cohort.mean) / (people - 1 + _PRIOR_OTHERS)
@@ -112,6 +112,11 @@ class NameThreshold:
         return card, card + max(0.0, alike - random), random
 
 
+def _of(bands: tuple[_Band, ...], ri: float | None) -> Scores:
+    """The table for a recognizability."""
+    return next((band.scores for band in bands if ri is None or ri >= band.least_ri), bands[-1].scores)
+
+
 def _normal(random: Scores, usual_spread: float) -> tuple[float, float]:
     """Mean and deviation of the pairs behind a table, by its two most frequent rates.
 
@@ -130,8 +135,18 @@ def _bands(card: ModelCard, kind: str, random: Scores, factor: float) -> tuple[_
     bands = []
     for name, table in card.impostor_bands.items():
         if name.startswith(f"{kind} ri>="):
-            bands.append(_Band(least_ri(card, name.removeprefix(f"{kind} ")), Scores.of(card, table)))
+            scores = _continued(Scores.of(card, table), random)
+            bands.append(_Band(least_ri(card, name.removeprefix(f"{kind} ")), scores))
     return tuple(sorted(bands, reverse=True)) or (_Band(0.0, _rarer(random, factor)),)
+
+
+def _continued(scores: Scores, random: Scores) -> Scores:
+    """The table with the rates that were measured on random pairs alone: as much above these as before."""
+    above = scores.scores[0] - random.threshold(10 ** scores.rates[0], 1).score
+    rarer = [(rate, score + above) for rate, score in zip(random.rates, random.scores, strict=True)]
+    rarer = [point for point in rarer if point[0] < scores.rates[0] - 1e-9]
+    rates, values = (tuple(point[i] for point in rarer) for i in (0, 1))
+    return Scores(scores.card_name, rates + scores.rates, tuple(min(v, 1.0) for v in values) + scores.scores)
 
 
 def least_ri(card: ModelCard, band: str) -> float:
@@ -159,9 +174,11 @@ def belonging(card: ModelCard) -> Callable[[float | None], float]:
     """The score that a look needs with the looks before it in its track to be of the same person, by the
     lesser recognizability of the two.
 
-    It is the card's `continuity_scores`, which one in 1,000 of one person's looks misses; for a card
-    without them, the score that one random pair in 100 reaches.
+    It is the card's `continuity_scores`, which one in 1,000 of one person's looks misses, but not more than
+    hardly any stranger reaches, one random pair in 10,000; for a card without them, the score that one random
+    pair in 100 reaches.
     """
+    enough = score_threshold(card, 1e-4, 1).score
     bands = sorted(
         ((least_ri(card, band), score) for band, score in card.continuity_scores.items()), reverse=True
     )
@@ -169,7 +186,8 @@ def belonging(card: ModelCard) -> Callable[[float | None], float]:
         bands = [(0.0, score_threshold(card, 0.01, 1).score)]
 
     def bound(ri: float | None) -> float:
-        return next((score for least, score in bands if ri is None or ri >= least), bands[-1][1])
+        score = next((score for least, score in bands if ri is None or ri >= least), bands[-1][1])
+        return min(score, enough)
 
     return bound
 

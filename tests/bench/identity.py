@@ -8,7 +8,7 @@ frame, before a blurred background. Half of the people are enrolled, by three ot
 
 queue    an enrolled person stands for 3 s and leaves; a stranger steps up .4, .8 or 1.2 s later, there
 cross    two people walk past each other, one before the other, at 5 or 12.5 frames a second
-meet     two people come together, stand face by face and turn back, at 5 or 12.5 frames a second
+meet     two people come together and turn back, at once or .3 s later, at 5 or 12.5 frames a second
 hide     one stands while another passes before the face
 
 For each kind: IDF1 and exchanged ids (faces of one person under an id that was another's before), people
@@ -106,19 +106,20 @@ def _queue(first: str, second: str, gap: float, n: int) -> Callable[[float], dic
 
 
 def _cross(first: str, second: str, n: int) -> Callable[[float], dict[str, Pose]]:
-    speed = (90.0, 120.0, 150.0)[n % 3]
-    drop = (0.0, 12.0, 25.0)[n // 3 % 3]
+    speed = (120.0, 200.0, 300.0)[n % 3]  # px a second; a face is 65 px wide
+    drop = (0.0, 25.0, 50.0)[n // 3 % 3]
     return lambda t: {
-        first: Pose(320 + speed * (t - 3), 170, 90),
-        second: Pose(320 - speed * (t - 3), 170 + drop, 100, near=1),
+        first: Pose(320 + speed * (t - 3), 150, 90),
+        second: Pose(320 - speed * (t - 3), 150 + drop, 100, near=1),
     }
 
 
 def _meet(first: str, second: str, n: int) -> Callable[[float], dict[str, Pose]]:
-    apart = (8.0, 25.0, 45.0)[n % 3]  # of the two crops, at the nearest
+    half_apart = (16.0, 28.0, 40.0)[n % 3]  # of the two faces, at the nearest
+    pause_s, speed = (0.0, 0.3)[n // 3 % 2], (120.0, 200.0, 280.0)[n // 6 % 3]
 
     def at(t: float) -> dict[str, Pose]:
-        half = apart + 110 * max(0.0, abs(t - 3) - 0.6)
+        half = half_apart + speed * max(0.0, abs(t - 3) - pause_s / 2)
         return {first: Pose(320 - half, 175, 92), second: Pose(320 + half, 175, 96, near=1)}
 
     return at

@@ -157,7 +157,9 @@ def main() -> None:
     embedder = Embedder(open_engine(resolve(arguments.model)))
     found = prepare(people, embedder, eyes)
     own_scores = (found.clean * found.templates[found.looked_at]).sum(axis=1)
-    limit = one_person(own_scores[found.again])
+    limit = one_person(
+        own_scores[found.again], (found.clean @ found.clean.T)[np.triu_indices(len(found.clean), 1)]
+    )
     print(f"{len(people)} people, {int(found.again.sum())} of them looked at in another picture; {limit:.2f}")
     print(f"{'people':>7} {'asked':>7} {'rule':>13} {'tracks':>8} {'looks':>8} {'found':>7}   (of)")
     rng = np.random.default_rng(6)

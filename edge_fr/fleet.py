@@ -91,6 +91,7 @@ class Fleet:
         self._failed: list[EdgeFrError] = []  # why cameras did, for the end
         self._keeps_up = True
         self._virtual_ns = 0
+        self._running = threading.Lock()
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
@@ -112,7 +113,16 @@ class Fleet:
 
         A camera that failed for good leaves the others alone. Raises at the end why each of them did, and
         at once what a stage or a sink raised; in either case the events of all tracks were written.
+        InputError when it runs already, in another thread.
         """
+        if not self._running.acquire(blocking=False):
+            raise InputError("this fleet runs already, in another thread; make one for each thread")
+        try:
+            self._run(stop)
+        finally:
+            self._running.release()
+
+    def _run(self, stop: threading.Event) -> None:
         started, times = time.perf_counter(), self._networks.times.begin()
         try:
             with ending(self._end_all):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -64,7 +65,11 @@ class Recognizer:
 
     A picture is a path or an array (BGR; grey, BGRA and 16-bit are converted). What the detector scores
     lower than `quality.min_score` is no face. The first call is as fast as the others: opening runs both
-    models once. Close it, or use it as a context manager. Not safe for use from several threads at once.
+    models once. Close it, or use it as a context manager.
+
+    Safe for use from several threads, such as the handlers of a server: pictures are read side by side, and
+    the faces of one after the other are found, embedded and searched for. `enroll` takes its turn picture by
+    picture, so that nobody is enrolled twice and a door does not wait for all of them.
 
         with Recognizer.open("people.db", create=True) as recognizer:
             recognizer.enroll("Grace Hopper", ["grace.jpg"])
@@ -97,6 +102,7 @@ class Recognizer:
         self._target_fpir = target_fpir
         self._target_fmr = target_fmr
         self._margin = margin
+        self._lock = threading.RLock()  # of one picture's way through the models, or into the gallery
 
     @classmethod
     def open(
@@ -133,8 +139,9 @@ class Recognizer:
     def identify(self, picture: Picture) -> tuple[Identification, ...]:
         """Who is in the picture: one answer a face, largest face first."""
         faces = self.analyze(picture)
-        threshold = self._threshold(self._target_fpir, self.gallery.template_count)
-        return tuple(Identification(face, self._decide(face, threshold)) for face in faces)
+        with self._lock:
+            threshold = self._threshold(self._target_fpir, self.gallery.template_count)
+            return tuple(Identification(face, self._decide(face, threshold)) for face in faces)
 
     def verify(self, picture: Picture, identity: str) -> Verification:
         """Whether the largest face is `identity`; UnknownIdentityError if nobody of that name is enrolled."""
@@ -173,26 +180,28 @@ class Recognizer:
         refused: list[tuple[str, str]] = []
         for number, picture in enumerate(pictures, 1):
             name = str(picture) if isinstance(picture, (str, Path)) else f"picture {number}"
-            try:
-                face = self._one_good_face(picture)
-                if not force:
-                    self._refuse_mask(face)
-                    self._refuse_wrong_person(identity, face)
-            except (EnrollmentError, ImageError) as error:
-                refused.append((name, str(error)))
-                continue
-            assert face.crop is not None  # it was embedded from it
-            template = self._embedder.templates(face.crop[None])
-            self.gallery.add(identity, template, qualities=[face.worth], sources=[name])
-            kept.append(name)
+            with self._lock:
+                try:
+                    face = self._one_good_face(picture)
+                    if not force:
+                        self._refuse_mask(face)
+                        self._refuse_wrong_person(identity, face)
+                except (EnrollmentError, ImageError) as error:
+                    refused.append((name, str(error)))
+                    continue
+                assert face.crop is not None  # it was embedded from it
+                template = self._embedder.templates(face.crop[None])
+                self.gallery.add(identity, template, qualities=[face.worth], sources=[name])
+                kept.append(name)
         if not kept:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in refused) or "no picture given"
             raise EnrollmentError(f"{identity!r} was not enrolled: {reasons}")
         return Enrollment(identity, tuple(kept), tuple(refused))
 
     def close(self) -> None:
-        """Closes the gallery."""
-        self.gallery.close()
+        """Closes the gallery, after the call that is under way."""
+        with self._lock:
+            self.gallery.close()
 
     def __enter__(self) -> Recognizer:
         return self
@@ -205,12 +214,13 @@ class Recognizer:
     def _analyze(self, picture: Picture, gate: QualityGate) -> Faces:
         image = to_bgr(picture) if isinstance(picture, np.ndarray) else read_image(picture)
         frame = Frame(image, 0, datetime.now(timezone.utc))
-        faces = self._detector(frame, Faces.empty())
-        faces = faces[faces.scores >= self._min_score]  # a still has no track for a weak face to continue
-        widths, heights = (faces.boxes[:, 2:] - faces.boxes[:, :2]).T
-        faces = faces[np.argsort(-widths * heights, kind="stable")]
-        faces = faces.with_(crops=align(image, faces.landmarks))
-        return self._embedder(frame, gate(frame, faces))
+        with self._lock:
+            faces = self._detector(frame, Faces.empty())
+            faces = faces[faces.scores >= self._min_score]  # a still has no track for a weak face to continue
+            widths, heights = (faces.boxes[:, 2:] - faces.boxes[:, :2]).T
+            faces = faces[np.argsort(-widths * heights, kind="stable")]
+            faces = faces.with_(crops=align(image, faces.landmarks))
+            return self._embedder(frame, gate(frame, faces))
 
     def _threshold(self, target: float, size: int) -> float:
         return score_threshold(self._embedder.card, target, size).score

@@ -550,6 +550,23 @@ def test_every_turn_of_the_loop_is_told_whether_or_not_there_is_a_frame() -> Non
     assert set(turns) == set(range(0, 3 * SECOND, SECOND // 4))
 
 
+def test_a_fleet_runs_in_one_thread_at_a_time_and_again_afterwards() -> None:
+    clock, errors = MovedClock(), []
+
+    def run_again() -> None:
+        if not errors:
+            with pytest.raises(
+                InputError, match="runs already, in another thread; make one for each thread"
+            ) as e:
+                fleet.run(threading.Event())
+            errors.append(e)
+
+    fleet = Fleet(DrawnNetworks(clock), now_ns=clock, on_turn=run_again)  # type: ignore[arg-type]
+    fleet.run(threading.Event())
+    fleet.run(threading.Event())
+    assert len(errors) == 1
+
+
 def test_two_cameras_of_one_name_are_refused() -> None:
     clock = MovedClock()
     fleet, _ = fleet_of([DrawnCamera("a", clock), DrawnCamera("a", clock)], DrawnNetworks(clock), clock)

@@ -186,6 +186,7 @@ def bench(arguments: argparse.Namespace) -> int:
     from edge_fr.progress import Progress
     from edge_fr.runner import run as drive
     from edge_fr.stream import open_source
+    from edge_fr.timing import ENGINE
 
     with (
         open_source(arguments.source) as source,
@@ -205,8 +206,9 @@ def bench(arguments: argparse.Namespace) -> int:
             )
         )
     else:
-        print(f"{summary.frames} frames, {summary.faces} faces, {summary.fps:.1f} frames a second")
+        print(f"{summary.frames} frames, {summary.faces} faces, {summary.fps:.1f} frames a second; of one:")
         for name, row in summary.stages.items():
+            name = f"  {name}" if name.startswith(ENGINE) else name  # part of the stage above it
             print(f"{name:<16} p50 {row['p50_ms']:8.2f} ms   p95 {row['p95_ms']:8.2f} ms")
     return 0
 

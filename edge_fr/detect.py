@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import cv2
@@ -38,8 +39,9 @@ class Detector:
     YuNet finds nine in ten, at 16 px one in two. An engine with a fixed input size gets every frame
     scaled down to that size, and places faces badly that are over 500 px high there.
 
-    A detector keeps only its inputs' memory between frames, so their size may change; use it from one
-    thread at a time. CardError when the engine's inputs or outputs do not fit the head that its card names.
+    A detector keeps only its inputs' memory between frames, so their size may change. Several threads may
+    share one; the network runs for one after the other. CardError when the engine's inputs or outputs do not
+    fit the head that its card names.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Detector:
             self._max_batch = 1
         self._layout = LAYOUTS[card.head]
         self._tensors: dict[tuple[int, int], NDArray[np.float32]] = {}  # inputs to fill again, by size
+        self._lock = threading.Lock()  # of those, from their filling until the network has read them
         self._names = order_outputs(self._layout, engine.outputs, self._fixed_size, card)
 
     @property
@@ -142,12 +145,13 @@ class Detector:
         """What the engine finds in each picture at that input size, in pixels of the picture, and how
         much the picture was scaled down."""
         card = self.card
-        tensor = self._tensor(len(images), size)
-        scales = [
-            letterbox(image, size, colour=card.colour, input_range=card.input_range, out=row[None])[1]
-            for image, row in zip(images, tensor, strict=True)
-        ]
-        outputs = self._engine.infer({self._input: tensor})
+        with self._lock:
+            tensor = self._tensor(len(images), size)
+            scales = [
+                letterbox(image, size, colour=card.colour, input_range=card.input_range, out=row[None])[1]
+                for image, row in zip(images, tensor, strict=True)
+            ]
+            outputs = self._engine.infer({self._input: tensor})
         arrays = []
         for name, output in zip(self._names, self._layout.outputs, strict=True):
             array = outputs[name]

@@ -133,7 +133,10 @@ class Engine(Protocol):
     def outputs(self) -> tuple[TensorSpec, ...]: ...
 
     def infer(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Runs one batch. Returned arrays belong to the caller. Raises EngineError, on NaN too."""
+        """Runs one batch. Returned arrays belong to the caller. Raises EngineError, on NaN too.
+
+        May be called from several threads: an engine with memory of its own has them wait for each other.
+        """
         ...
 
 

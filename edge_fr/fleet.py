@@ -27,6 +27,7 @@ from edge_fr.pipeline import Step
 from edge_fr.runner import Sink, Summary, deliver, ending, joined, tell
 from edge_fr.stream.freshness import MAX_AGE_S, is_current
 from edge_fr.structures import Event, Frame
+from edge_fr.timing import RunTimes
 
 _IDLE_NS = 250_000_000  # how often a fleet without work looks whether it is to stop
 _CLOSING_NS = 2_000_000_000  # how long a fleet waits at its end for cameras that hang, all together
@@ -90,6 +91,7 @@ class Fleet:
         self._failed: list[EdgeFrError] = []  # why cameras did, for the end
         self._keeps_up = True
         self._virtual_ns = 0
+        self._running = threading.Lock()
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
@@ -111,11 +113,20 @@ class Fleet:
 
         A camera that failed for good leaves the others alone. Raises at the end why each of them did, and
         at once what a stage or a sink raised; in either case the events of all tracks were written.
+        InputError when it runs already, in another thread.
         """
-        started = time.perf_counter()
+        if not self._running.acquire(blocking=False):
+            raise InputError("this fleet runs already, in another thread; make one for each thread")
+        try:
+            self._run(stop)
+        finally:
+            self._running.release()
+
+    def _run(self, stop: threading.Event) -> None:
+        started, times = time.perf_counter(), self._networks.times.begin()
         try:
             with ending(self._end_all):
-                self._loop(stop)
+                self._loop(stop, times)
         except EdgeFrError as error:  # not a mistake of ours: an old reason would take its place
             if self._failed:
                 raise joined([error, *self._failed]) from error
@@ -124,9 +135,9 @@ class Fleet:
             self._raise(self._failed)
         finally:
             self.summary.wall_s += time.perf_counter() - started
-            self.summary.stages = self._networks.times.summary()
+            self.summary.stages = times.summary()
 
-    def _loop(self, stop: threading.Event) -> None:
+    def _loop(self, stop: threading.Event, times: RunTimes) -> None:
         while not stop.is_set():
             self.wake.clear()  # before looking: what comes from here on wakes it again
             if self._on_turn is not None:
@@ -137,6 +148,7 @@ class Fleet:
             chosen = self._choose(now_ns)
             if chosen:
                 self._process(chosen)
+                times.settle()
                 cost_ns = (self._now_ns() - now_ns) / len(chosen)
                 self._cost_ns += 0.2 * (cost_ns - self._cost_ns) if self._cost_ns else cost_ns
             elif self._lanes or self._asked:
@@ -194,16 +206,19 @@ class Fleet:
     def _process(self, chosen: list[tuple[Lane, Frame]]) -> None:
         networks, times = self._networks, self._networks.times
         pictures = [lane.pictures(frame) for lane, frame in chosen]
-        found = iter(times.timed("detect", networks.detector.detect_many, list(chain(*pictures))))
+        found = iter(
+            times.shared("detect", len(chosen), networks.detector.detect_many, list(chain(*pictures)))
+        )
         looked = []
         for (lane, frame), own in zip(chosen, pictures, strict=True):
             looked.append(lane.pipeline.look(frame, lane.place(list(islice(found, len(own))), frame)))
-        embedded = times.timed("embed", networks.embedder.embed_many, looked)
+        embedded = times.shared("embed", len(chosen), networks.embedder.embed_many, looked)
         for (lane, frame), faces in zip(chosen, embedded, strict=True):
             step = lane.pipeline.conclude(frame, faces)
             self.summary.frames += 1
             self.summary.faces += len(step.faces)
             lane.faces += len(step.faces)
+            lane.unfollowed = lane.pipeline.unfollowed
             self._tell(step.events)
             lane.latency_s = (_now() - frame.captured_at).total_seconds()
             if self._on_step is not None:
@@ -233,14 +248,16 @@ class Fleet:
             camera.close(0)
             self._ending.remove(camera)
         self._ending.append(lane.camera)
-        self.summary.dropped += lane.camera.counters.dropped + lane.too_old
+        self.summary.dropped += lane.camera.counters.dropped
+        self.summary.late += lane.too_old
         self.summary.damaged += lane.camera.counters.damaged
-        self.summary.unfollowed += lane.pipeline.unfollowed
         if (error := lane.camera.error) is not None:
             self._failed.append(type(error)(f"{name}: {error}"))
             if self._on_lost is not None:
                 self._on_lost(self._failed[-1])
         last = [*lane.pipeline.finish(), *turns(lane.camera, lane.pipeline)]
+        lane.unfollowed = lane.pipeline.unfollowed
+        self.summary.unfollowed += lane.unfollowed
         return deliver(last, self._sinks, self.summary)
 
     def _pause_s(self, now_ns: int) -> float:

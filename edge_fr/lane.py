@@ -25,9 +25,10 @@ class Lane:
 
     `fps` bounds the frames a second that are taken (None: all that come); `region` is the part of the
     picture in which faces are looked for, and `tiles` looks at parts of that enlarged (the pipeline's own
-    detector is not asked). `too_old` frames were taken from a live camera and not looked at; `latency_s` is
-    that of the last frame, from its capture to its events. `rate` and `share` are of the last ten seconds:
-    frames a second, and taken frames to those that came and were asked for.
+    detector is not asked). `too_old` frames were taken from a live camera and not looked at; `unfollowed`
+    faces came and went and were never in a track; `latency_s` is that of the last frame, from its capture to
+    its events. `rate` and `share` are of the last ten seconds: frames a second, and taken frames to those
+    that a machine that is fast enough would have taken.
     """
 
     camera: Supply
@@ -38,16 +39,19 @@ class Lane:
     taken: int = field(default=0, init=False)
     too_old: int = field(default=0, init=False)
     faces: int = field(default=0, init=False)
+    unfollowed: int = field(default=0, init=False)
     latency_s: float = field(default=0.0, init=False)
     rate: float = field(default=0.0, init=False)
     share: float = field(default=1.0, init=False)
     due_ns: int = field(default=0, init=False)
     virtual_ns: int = field(default=0, init=False)  # who has had less of what it asked for comes first
-    _window: tuple[int, int, int] | None = field(default=None, init=False)  # began at, came, taken by then
+    _window: tuple[int, int] | None = field(default=None, init=False)  # began at, taken by then
+    _demand: _Demand = field(init=False)
 
     def __post_init__(self) -> None:
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise InputError(f"{self.camera.name}: fps is {self.fps}, expected more than 0 and up to 1000")
+        self._demand = _Demand(self.fps)
 
     @property
     def period_ns(self) -> int:
@@ -71,16 +75,51 @@ class Lane:
         self.virtual_ns = max(self.virtual_ns, virtual_ns) + (self.period_ns or _NOMINAL_PERIOD_NS)
 
     def count(self, now_ns: int) -> bool:
-        """Works out `rate` and `share` when ten seconds have passed; says whether it did."""
-        came = self.camera.counters.frames
+        """Works out `rate` and `share` when ten seconds have passed; says whether it did. To be asked in
+        every turn of the loop."""
+        self._demand.count(now_ns, self.camera.counters.frames)
         if self._window is None:
-            self._window = now_ns, came, self.taken
-        began_ns, came_before, taken_before = self._window
+            self._window = now_ns, self.taken
+        began_ns, taken_before = self._window
         if now_ns - began_ns < _WINDOW_NS:
             return False
-        seconds, offered, taken = (now_ns - began_ns) / 1e9, came - came_before, self.taken - taken_before
-        asked = offered if self.fps is None else min(offered, self.fps * seconds)
-        self.rate = taken / seconds
-        self.share = min(1.0, taken / asked) if asked >= 1 else 1.0
-        self._window = now_ns, came, self.taken
+        taken = self.taken - taken_before
+        wanted = self._demand.take() - 1  # the last one may be under way
+        self.rate = taken * 1e9 / (now_ns - began_ns)
+        self.share = min(1.0, taken / wanted) if wanted >= 1 else 1.0
+        self._window = now_ns, self.taken
         return True
+
+
+class _Demand:
+    """How many of a camera's frames a machine that is fast enough takes: `fps` a second at most.
+
+    It follows the frames as they come, so that a camera which is away or stutters asks for nothing meanwhile.
+    """
+
+    def __init__(self, fps: float | None) -> None:
+        self._fps = fps
+        self._before: tuple[int, int] | None = None  # when it was asked last, and how many had come
+        self._due = 1.0  # frames that may be taken by now
+        self._waits = False  # whether the newest frame was not due when it came
+        self._wanted = 0
+
+    def count(self, now_ns: int, came: int) -> None:
+        """So many frames have come by now."""
+        began_ns, came_before = self._before or (now_ns, came)
+        self._before = now_ns, came
+        fresh = came - came_before + self._waits
+        if self._fps is None:
+            self._wanted += fresh
+            return
+        # What was not taken while none came is not made up for.
+        self._due = min(self._due, 1.0) + (now_ns - began_ns) / 1e9 * self._fps
+        wanted = min(fresh, int(self._due))
+        self._waits = fresh > 0 and wanted == 0
+        self._due -= wanted
+        self._wanted += wanted
+
+    def take(self) -> int:
+        """How many since this was asked last."""
+        wanted, self._wanted = self._wanted, 0
+        return wanted

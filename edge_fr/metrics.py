@@ -63,14 +63,14 @@ class SiteMetrics:
         self.app: WSGIApplication = make_wsgi_app(registry)
         self._stages = Histogram(
             "edge_fr_stage_seconds",
-            "One call of a stage; detect and embed are of all frames of a round",
+            "What a stage took of one frame; frames that go through it together have equal shares",
             ["stage"],
             buckets=_STAGE_S,
             registry=registry,
         )
         self._engines = Histogram(
             "edge_fr_engine_seconds",
-            "One call of a model",
+            "What a model took of one frame, with all its calls, as part of a stage",
             ["task"],
             buckets=_STAGE_S,
             registry=registry,
@@ -185,6 +185,9 @@ class _Cameras(Collector):
         share = GaugeMetricFamily(
             "edge_fr_camera_share", "Frames taken to those that came and were asked for", labels=of_camera
         )
+        unfollowed = CounterMetricFamily(
+            "edge_fr_faces_unfollowed", "Faces that came and went too soon to be followed", labels=of_camera
+        )
         for lane in self._lanes:
             camera, counters = lane.camera, lane.camera.counters
             name = [camera.name]
@@ -207,7 +210,9 @@ class _Cameras(Collector):
                 asked.add_metric(name, lane.fps)
             rate.add_metric(name, lane.rate)
             share.add_metric(name, lane.share)
+            unfollowed.add_metric(name, lane.unfollowed)
         yield from (frames, connects, failures, stale, abandoned, hanging, state, asked, rate, share)
+        yield unfollowed
 
 
 class _Receivers(Collector):

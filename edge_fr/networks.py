@@ -45,7 +45,8 @@ def open_networks(
     threads: int | None = None,
     unproven: bool = False,
 ) -> Networks:
-    """Opens models by their names or files; several pipelines and recognizers of one thread may share them.
+    """Opens models by their names or files; several pipelines and recognizers may share them, also those of
+    other threads, which then wait for each other.
 
     `gate` is the network that keeps faces from the embedder which it would make nothing of (None: the
     shipped one for the shipped recognizer, for smaller files and engines of it, too; another embedder does

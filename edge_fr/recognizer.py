@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -68,7 +69,11 @@ class Recognizer:
 
     A picture is a path or an array (BGR; grey, BGRA and 16-bit are converted). What the detector scores
     lower than `quality.min_score` is no face. The first call is as fast as the others: opening runs both
-    models once. Close it, or use it as a context manager. Not safe for use from several threads at once.
+    models once. Close it, or use it as a context manager.
+
+    Safe for use from several threads, such as the handlers of a server: pictures are read side by side, and
+    the faces of one after the other are found, embedded and searched for. `enroll` takes its turn picture by
+    picture, so that nobody is enrolled twice and a door does not wait for all of them.
 
         with Recognizer.open("people.db", create=True) as recognizer:
             recognizer.enroll("Grace Hopper", ["grace.jpg"])
@@ -103,6 +108,7 @@ class Recognizer:
         self._claims = NameThreshold(embedder.card, target_fmr)
         self._own_score = score_threshold(embedder.card, _OWN_FMR, 1).score
         self._margin = margin
+        self._lock = threading.RLock()  # of one picture's way through the models, or into the gallery
 
     @classmethod
     def open(
@@ -139,7 +145,8 @@ class Recognizer:
     def identify(self, picture: Picture) -> tuple[Identification, ...]:
         """Who is in the picture: one answer a face, largest face first."""
         faces = self.analyze(picture)
-        return tuple(Identification(face, self._decide(face)) for face in faces)
+        with self._lock:
+            return tuple(Identification(face, self._decide(face)) for face in faces)
 
     def verify(self, picture: Picture, identity: str) -> Verification:
         """Whether the largest face is `identity`; UnknownIdentityError if nobody of that name is enrolled.
@@ -188,33 +195,36 @@ class Recognizer:
         refused: list[tuple[str, str]] = []
         for number, picture in enumerate(pictures, 1):
             name = str(picture) if isinstance(picture, (str, Path)) else f"picture {number}"
-            try:
-                look = self._one_good_look(name, picture)
-                if not force:
-                    self._refuse_mask(look.face)
-                    self._refuse_somebody_else(identity, look)
-            except (EnrollmentError, ImageError) as error:
-                refused.append((name, str(error)))
-                continue
+            with self._lock:
+                try:
+                    look = self._one_good_look(name, picture)
+                    if not force:
+                        self._refuse_mask(look.face)
+                        self._refuse_somebody_else(identity, look)
+                except (EnrollmentError, ImageError) as error:
+                    refused.append((name, str(error)))
+                    continue
             looks.append(look)
-        own = self._own_templates(identity)
-        looks, twins = once_each(looks, own)
-        refused += twins
-        if not force:
-            looks, others = of_one_person(identity, looks, own, self._own_score)
-            refused += others
-        if looks:
-            templates = np.stack([look.template for look in looks])
-            qualities, sources = [look.face.worth for look in looks], [look.name for look in looks]
-            self.gallery.add(identity, templates, qualities=qualities, sources=sources)
-        elif len(own) == 0 or len(twins) < len(refused) or not refused:
+        with self._lock:
+            own = self._own_templates(identity)
+            looks, twins = once_each(looks, own)
+            refused += twins
+            if not force:
+                looks, others = of_one_person(identity, looks, own, self._own_score)
+                refused += others
+            if looks:
+                templates = np.stack([look.template for look in looks])
+                qualities, sources = [look.face.worth for look in looks], [look.name for look in looks]
+                self.gallery.add(identity, templates, qualities=qualities, sources=sources)
+        if not looks and (len(own) == 0 or len(twins) < len(refused) or not refused):
             reasons = "; ".join(f"{name}: {reason}" for name, reason in refused) or "no picture given"
             raise EnrollmentError(f"{identity!r} was not enrolled: {reasons}")
         return Enrollment(identity, tuple(look.name for look in looks), tuple(refused))
 
     def close(self) -> None:
-        """Closes the gallery."""
-        self.gallery.close()
+        """Closes the gallery, after the call that is under way."""
+        with self._lock:
+            self.gallery.close()
 
     def __enter__(self) -> Recognizer:
         return self
@@ -227,12 +237,13 @@ class Recognizer:
     def _analyze(self, picture: Picture, gate: QualityGate) -> Faces:
         image = to_bgr(picture) if isinstance(picture, np.ndarray) else read_image(picture)
         frame = Frame(image, 0, datetime.now(timezone.utc))
-        faces = self._detector(frame, Faces.empty())
-        faces = faces[faces.scores >= self._min_score]  # a still has no track for a weak face to continue
-        widths, heights = (faces.boxes[:, 2:] - faces.boxes[:, :2]).T
-        faces = faces[np.argsort(-widths * heights, kind="stable")]
-        faces = faces.with_(crops=align(image, faces.landmarks))
-        return gate.confirm(self._embedder(frame, gate(frame, faces)))
+        with self._lock:
+            faces = self._detector(frame, Faces.empty())
+            faces = faces[faces.scores >= self._min_score]  # a still has no track for a weak face to continue
+            widths, heights = (faces.boxes[:, 2:] - faces.boxes[:, :2]).T
+            faces = faces[np.argsort(-widths * heights, kind="stable")]
+            faces = faces.with_(crops=align(image, faces.landmarks))
+            return gate.confirm(self._embedder(frame, gate(frame, faces)))
 
     def _decide(self, face: Face) -> Decision:
         if face.embedding is None:

@@ -196,7 +196,7 @@ def tell(summary: Summary) -> None:
     if summary.unfollowed:
         text += f"; {summary.unfollowed} faces seen too briefly to follow"
     if summary.dropped:
-        text += f"; {summary.dropped} frames dropped to keep up"
+        text += f"; {summary.dropped} frames passed over for newer ones"
     if summary.late:
         text += f"; {summary.late} frames came too late"
     print(text, file=sys.stderr)

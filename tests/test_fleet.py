@@ -257,6 +257,48 @@ def test_more_cameras_than_fit_into_a_round_lower_the_rate_and_not_the_time_of_a
     assert max(lane.taken for lane in lanes) - min(lane.taken for lane in lanes) <= 1
 
 
+@dataclass
+class AwayCamera(DrawnCamera):
+    """Gives nothing for `away_ns` at the end of each `every_ns`."""
+
+    every_ns: int = 10 * SECOND
+    away_ns: int = 5 * SECOND
+
+    @property
+    def came(self) -> int:
+        turns, within_ns = divmod(self.clock.ns, self.every_ns)
+        here_ns = self.every_ns - self.away_ns
+        return (turns * here_ns + min(within_ns, here_ns)) // self.period_ns + 1
+
+
+@pytest.mark.parametrize("fps", [0.25, 1, 10, None])
+@pytest.mark.parametrize(
+    ("every_s", "away_s"), [(10, 5), (25, 13), (2, 0.7), (1, 0)], ids=["half", "long", "stutters", "here"]
+)
+def test_a_camera_that_is_away_asks_nothing_of_the_machine(
+    fps: float | None, every_s: float, away_s: float
+) -> None:
+    clock = MovedClock()
+    camera = AwayCamera(
+        "a", clock, SECOND // 25, every_ns=round(every_s * SECOND), away_ns=round(away_s * SECOND)
+    )
+    told: list[Load] = []
+    fleet, _ = fleet_of([camera], DrawnNetworks(clock), clock, fps=[fps], on_load=told.append)
+    drive(fleet, clock, 60 * SECOND)
+    assert told == []
+
+
+def test_a_machine_that_cannot_keep_up_says_so_of_a_camera_that_comes_and_goes() -> None:
+    clock = MovedClock()
+    networks = DrawnNetworks(clock, cost_ns=SECOND // 5)  # 5 frames a second
+    told: list[Load] = []
+    camera = AwayCamera("a", clock, SECOND // 25)
+    fleet, _ = fleet_of([camera], networks, clock, fps=[10], on_load=told.append)
+    drive(fleet, clock, 60 * SECOND)
+    assert [load.keeps_up for load in told] == [False]
+    assert told[0].share == pytest.approx(0.5, abs=0.05)  # a frame or two of fifty, where it goes and comes
+
+
 def test_a_machine_that_keeps_up_again_says_so_too() -> None:
     clock = MovedClock()
     networks = DrawnNetworks(clock, cost_ns=SECOND // 4)
@@ -281,7 +323,28 @@ def test_an_old_frame_of_a_live_camera_is_counted_and_not_looked_at_one_of_a_fil
     drive(fleet, clock, 60 * SECOND)
     assert (live.too_old, file.too_old) == (4, 0)
     assert networks.rounds == [1, 1, 1, 1]
-    assert fleet.summary.dropped == 4
+    assert (fleet.summary.dropped, fleet.summary.late) == (0, 4)
+
+
+def test_a_second_fleet_on_the_same_networks_tells_its_own_times() -> None:
+    clock = MovedClock()
+    networks = DrawnNetworks(clock)
+    networks.times.add("weary", SECOND)
+    fleet, (lane,) = fleet_of([DrawnCamera("a", clock, count=3)], networks, clock)
+    drive(fleet, clock, 60 * SECOND)
+    assert "weary" not in fleet.summary.stages
+    assert fleet.summary.unfollowed == lane.unfollowed
+
+
+def test_the_times_of_a_round_are_shared_out_among_its_frames() -> None:
+    clock = MovedClock()
+    networks = DrawnNetworks(clock)
+    heard: list[str] = []
+    networks.times.listener = lambda name, duration_ns: heard.append(name)
+    fleet, _ = fleet_of([DrawnCamera(name, clock, count=5) for name in "abc"], networks, clock)
+    drive(fleet, clock, 60 * SECOND)
+    counts = {name: heard.count(name) for name in set(heard)}
+    assert counts == dict.fromkeys(("detect", "track", "align", "gate", "embed", "decide"), 15)
 
 
 def test_a_camera_that_goes_ends_its_tracks_and_says_so_and_no_other_is_touched() -> None:
@@ -485,6 +548,23 @@ def test_every_turn_of_the_loop_is_told_whether_or_not_there_is_a_frame() -> Non
     fleet, _ = fleet_of([camera], networks, clock, on_turn=lambda: turns.append(clock.ns))
     drive(fleet, clock, 3 * SECOND, idle_ns=SECOND // 4)
     assert set(turns) == set(range(0, 3 * SECOND, SECOND // 4))
+
+
+def test_a_fleet_runs_in_one_thread_at_a_time_and_again_afterwards() -> None:
+    clock, errors = MovedClock(), []
+
+    def run_again() -> None:
+        if not errors:
+            with pytest.raises(
+                InputError, match="runs already, in another thread; make one for each thread"
+            ) as e:
+                fleet.run(threading.Event())
+            errors.append(e)
+
+    fleet = Fleet(DrawnNetworks(clock), now_ns=clock, on_turn=run_again)  # type: ignore[arg-type]
+    fleet.run(threading.Event())
+    fleet.run(threading.Event())
+    assert len(errors) == 1
 
 
 def test_two_cameras_of_one_name_are_refused() -> None:

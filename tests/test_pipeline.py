@@ -18,6 +18,7 @@ from edge_fr.image import TEMPLATE
 from edge_fr.pipeline import Pipeline, Stage, Step, StillTracks, TrackStage
 from edge_fr.runner import Summary, run
 from edge_fr.structures import Candidate, Event, Faces, Frame, Matches
+from edge_fr.timing import StageTimes
 from edge_fr.track import Tracker
 
 START = datetime(2026, 5, 1, tzinfo=timezone.utc)
@@ -96,6 +97,7 @@ def pipeline(
     tracker: TrackStage | None = None,
     gate: Gate | None = None,
     stages: tuple[Stage, ...] = (),
+    times: StageTimes | None = None,
 ) -> Pipeline:
     return Pipeline(
         detector=detector,
@@ -105,6 +107,7 @@ def pipeline(
         decider=Decider(grace, lambda: 0.4),
         model=card(),
         stages=stages,
+        times=times,
     )
 
 
@@ -228,6 +231,34 @@ def test_faces_too_brief_to_follow_are_counted() -> None:
 
     summary = run(Frames(200), pipeline(detector=every_fifth_second))  # type: ignore[arg-type]
     assert (summary.faces, summary.unfollowed) == (0, 4)
+
+
+def test_a_second_run_on_the_same_networks_tells_what_it_did_itself() -> None:
+    def weary(frame: Frame, faces: Faces) -> Faces:
+        times.add("weary", 1_000_000_000)
+        return faces
+
+    def flash(frame: Frame, faces: Faces) -> Faces:
+        return one_face(frame, faces) if frame.index == 1 else faces
+
+    times = StageTimes()
+    run(Frames(4), pipeline(stages=(weary,), times=times))  # type: ignore[arg-type]
+    again = pipeline(detector=flash, times=times)
+    first = run(Frames(9), again)  # type: ignore[arg-type]
+    assert "weary" not in first.stages
+    assert first.stages["detect"]["total_s"] <= first.wall_s
+    assert first.unfollowed == 1
+    assert run(Frames(1), again).unfollowed == 0  # type: ignore[arg-type]
+
+
+def test_runs_that_share_a_summary_add_up() -> None:
+    class Lossy(Frames):
+        dropped, damaged = 2, 1
+
+    summary = Summary()
+    for _ in range(2):
+        run(Lossy(3), pipeline(), summary=summary)  # type: ignore[arg-type]
+    assert (summary.frames, summary.dropped, summary.damaged) == (6, 4, 2)
 
 
 def test_a_source_that_breaks_off_still_gives_the_events_owed_and_then_its_error() -> None:

@@ -22,7 +22,7 @@ from edge_fr.errors import (
     ImageError,
     UnknownIdentityError,
 )
-from edge_fr.gallery import Gallery
+from edge_fr.gallery import Gallery, score_threshold
 from edge_fr.models import resolve
 from edge_fr.networks import open_networks
 from edge_fr.pipeline import open_pipeline
@@ -203,6 +203,38 @@ def test_a_picture_of_another_person_is_not_added_to_a_known_one(recognizer: Rec
     with pytest.raises(EnrollmentError, match="does not look like the other pictures of 'Eileen'"):
         recognizer.enroll("Eileen", HOPPER_PHOTO)
     assert recognizer.gallery.template_count == 1
+
+
+def test_the_more_pictures_a_person_has_the_more_alike_another_one_has_to_be() -> None:
+    shown = np.eye(4, dtype=np.float32)
+
+    def embedded(feeds: Feeds) -> dict[str, NDArray[np.float32]]:
+        return {"embedding": np.tile(shown[:1], (len(feeds["x"]), 1))}
+
+    model = card(impostor_scores={"1e-1": 0.2, "1e-2": 0.3, "1e-3": 0.4, "1e-4": 0.5})
+    bound = {count: score_threshold(model, 0.01, count).score for count in range(1, 9)}
+    assert min(np.diff(list(bound.values()))) > 0.002  # any other count is another bound
+    detector = Detector(open_engine(resolve("yunet")))
+    with Gallery.open(":memory:", model, create=True) as gallery:
+        kiosk = Recognizer(detector, Embedder(FakeEngine(embedded, model)), gallery)
+        gallery.add("Eileen", np.repeat(np.eye(4, dtype=np.float32)[:1], 3, axis=0))
+        gallery.add("Grace", np.repeat(np.eye(4, dtype=np.float32)[3:], 4, axis=0))  # 7 in all
+        for count, score, kept in (
+            (3, bound[3] - 0.001, False),
+            (3, bound[3] + 0.001, True),
+            (4, bound[4] - 0.001, False),
+        ):
+            assert len(gallery.templates("Eileen")) == count
+            shown[0] = [score, np.sqrt(1 - score**2), 0, 0]
+            if count == 4:  # turned away from the one that was kept
+                shown[0, 1] *= -1
+            if kept:
+                assert kiosk.enroll("Eileen", COLLINS_PHOTO).kept == ("picture 1",)
+            else:
+                with pytest.raises(
+                    EnrollmentError, match="does not look like the other pictures of 'Eileen'"
+                ):
+                    kiosk.enroll("Eileen", COLLINS_PHOTO)
 
 
 def test_models_serve_a_pipeline_too_and_what_only_continues_a_track_there_is_no_face_of_a_still() -> None:

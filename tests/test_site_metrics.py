@@ -166,6 +166,11 @@ def test_what_cameras_and_lanes_count_is_read_when_it_is_asked_for() -> None:
     assert read(metrics)["edge_fr_frames_total", "door", "looked at"] == 52
 
 
+def test_faces_that_came_and_went_too_soon_are_counted_by_camera() -> None:
+    seen = read(SiteMetrics([lane_of(camera(), unfollowed=7)]))
+    assert seen["edge_fr_faces_unfollowed_total", "door"] == 7
+
+
 def test_events_are_counted_by_camera_and_type_from_zero_on() -> None:
     metrics = SiteMetrics([lane_of(camera())])
     assert read(metrics)["edge_fr_events_total", "door", "face.unknown"] == 0

@@ -140,7 +140,9 @@ def _sinks(
                 mqtt.topic,
                 username=mqtt.username,
                 password=None if mqtt.password is None else secret(mqtt.password, "events.mqtt.password"),
+                protocol=mqtt.protocol,
                 cameras=cameras,
+                people=mqtt.people,
                 discovery_prefix=mqtt.discovery_prefix,
             )
         )

@@ -127,7 +127,7 @@ def _sinks(
     """All that a site's events go to, and the outbox among them, if it has one."""
     sinks: list[Sink] = []
     if events.jsonl is not None:
-        sinks.append(stack.enter_context(JsonlSink(folder / events.jsonl)))
+        sinks.append(stack.enter_context(JsonlSink(folder / events.jsonl, candidates=events.candidates)))
     deliveries: list[Delivery] = []
     if events.webhook is not None:
         key = secret(events.webhook.secret, "events.webhook.secret")
@@ -148,7 +148,12 @@ def _sinks(
         )
     outbox = None
     if events.outbox is not None:
-        outbox = Outbox(folder / events.outbox, deliveries, max_bytes=events.outbox_max_bytes)
+        outbox = Outbox(
+            folder / events.outbox,
+            deliveries,
+            max_bytes=events.outbox_max_bytes,
+            candidates=events.candidates,
+        )
         sinks.append(stack.enter_context(outbox))
     return outbox, sinks
 

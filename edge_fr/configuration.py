@@ -136,6 +136,9 @@ class Events(_Part):
     outbox_max_bytes: Annotated[int, Field(ge=1 << 20)] = 256 << 20
     webhook: Webhook | None = None
     mqtt: Mqtt | None = None
+    candidates: bool = Field(
+        default=False, description="tell of each event also the people below the threshold, up to five"
+    )
     max_age_s: Seconds = Field(default=5.0, description="older frames of a live camera are not looked at")
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -27,6 +28,7 @@ needs_broker = pytest.mark.skipif(
     mqtt_broker.MOSQUITTO is None, reason="no mosquitto: `apt-get install mosquitto`"
 )
 AT_ONCE = RetryPolicy(first_delay_s=0.01, max_delay_s=0.02)
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 IMAGE = np.zeros((480, 640, 3), np.uint8)
 
 
@@ -275,6 +277,23 @@ def test_where_the_cameras_are_not_said_they_stay_from_one_run_to_the_next(
         outbox = box(cameras=[])
         outbox.write(answer("Anna", 2, camera="hall"))
         home.wait_for(found("event.lift", "sensor.lift", "event.hall", "sensor.hall"))
+
+
+def test_the_automation_of_the_readme_starts_when_that_person_arrives_and_at_nothing_else() -> None:
+    (block,) = re.findall(r"```yaml\n(triggers:.*?)```", README, re.S)
+    topic, template, payload = (
+        re.search(rf'{key}: "?(.+?)"?\n', block)[1]  # type: ignore[index]
+        for key in ("topic", "value_template", "payload")
+    )
+    messages = Messages("homeassistant", "box", "edge-fr/gate", cameras=["door"], people=[])
+    started = []
+    steps = [answer("Grace Hopper"), answer("Grace Hopper", ended=True), answer("Ada", 2), answer(None, 3)]
+    for event in steps:
+        news = [post for post in messages.take(Letter.of(to_line(event))) if post.topic == topic]
+        values = json.loads(news[0].payload)
+        text = re.sub(r"\{\{ value_json\.(\w+) \}\}", lambda key: str(values[key[1]]), template)
+        started.append(text == payload)
+    assert started == [True, False, False, False]
 
 
 def test_a_clock_that_is_set_meanwhile_neither_ends_news_nor_makes_any() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -17,9 +18,11 @@ pytest.importorskip("paho.mqtt.client", reason="`pip install 'edge-fr[mqtt]'`")
 
 import mqtt_broker
 from home_assistant import HomeAssistant
-from mqtt_broker import PATIENCE_S, Broker, Listener
+from mqtt_broker import PATIENCE_S, Broker, Listener, OldBroker
 
-from edge_fr.errors import InputError
+from edge_fr.assembly import run_site
+from edge_fr.configuration import read_site
+from edge_fr.errors import InputError, ModelNotFoundError
 from edge_fr.events import Letter, MqttDelivery, Outbox, RetryPolicy, face_event, sighting, to_line, uuid7
 from edge_fr.events.homeassistant import HomeAssistant as Messages
 from edge_fr.structures import Candidate, Decision, Event, EventType, Face, Frame, Status
@@ -104,16 +107,16 @@ def test_nobody_arrives_by_anothers_leaving_or_by_a_second_track(
     with HomeAssistant(broker.port) as home:
         outbox = box()
         home.wait_for(found("event.door", "sensor.door"))
-        outbox.write(answer("Ben", 1))
-        outbox.write(answer("Anna", 2))
-        outbox.write(answer("Anna", 3))  # the same person, followed twice
-        outbox.write(answer("Anna", 2, ended=True))
+        outbox.write(answer("Anna", 1))
+        outbox.write(answer("Ben", 2))
+        outbox.write(answer("Anna", 3))  # she is there, followed twice
+        outbox.write(answer("Ben", 2, ended=True))
+        outbox.write(answer("Anna", 1, ended=True))
         outbox.write(answer("Anna", 3, ended=True))
-        outbox.write(answer("Ben", 1, ended=True))
-        home.wait_for(is_at("sensor.door", "nobody", "Ben", "Anna", "somebody", "nobody"))
-        assert (len(home.arrivals("Ben")), len(home.arrivals("Anna"))) == (1, 1)
+        home.wait_for(is_at("sensor.door", "nobody", "Anna", "Ben", "somebody", "nobody"))
+        assert (len(home.arrivals("Anna")), len(home.arrivals("Ben"))) == (1, 1)
         last = next(c for c in home.changes if c.state == "somebody")
-        assert last.attributes["people"] == ["Ben"]
+        assert last.attributes["people"] == ["Anna"]
 
 
 @needs_broker
@@ -291,9 +294,30 @@ def test_the_automation_of_the_readme_starts_when_that_person_arrives_and_at_not
     for event in steps:
         news = [post for post in messages.take(Letter.of(to_line(event))) if post.topic == topic]
         values = json.loads(news[0].payload)
-        text = re.sub(r"\{\{ value_json\.(\w+) \}\}", lambda key: str(values[key[1]]), template)
+        text = re.sub(
+            r"\{\{ value_json\.(\w+) \}\}", lambda key, values=values: str(values[key[1]]), template
+        )
         started.append(text == payload)
     assert started == [True, False, False, False]
+
+
+def test_what_gets_out_late_in_a_run_of_hours_is_no_news_and_what_gets_out_soon_is() -> None:
+    messages = Messages("homeassistant", "box", "gate", cameras=["door"], people=[])
+    messages._since_s -= 3600
+    for track, (late_s, told) in enumerate([(20, True), (40, False)]):
+        emitted_at = datetime.now(timezone.utc) - timedelta(seconds=late_s)
+        posts = messages.take(Letter.of(to_line(replace(answer(f"{late_s}", track), emitted_at=emitted_at))))
+        assert bool(posts) == told
+
+
+@needs_broker
+def test_descriptions_under_another_prefix_are_taken_back(broker: Broker, box: Callable[..., Outbox]) -> None:
+    outbox = box(discovery_prefix="house")
+    with Listener(broker.port, "house/#") as listener:
+        listener.wait_for(lambda m: len(m) == 2)
+        outbox.close()
+        box()
+        listener.wait_for(lambda m: [i.payload for i in m[2:]] == ["", ""])
 
 
 def test_a_clock_that_is_set_meanwhile_neither_ends_news_nor_makes_any() -> None:
@@ -305,6 +329,13 @@ def test_a_clock_that_is_set_meanwhile_neither_ends_news_nor_makes_any() -> None
     assert messages.take(Letter.of(to_line(replace(answer("Ben", 2), emitted_at=behind)))) == []
 
 
+def test_a_number_without_an_end_in_an_old_outbox_is_none_for_home_assistant() -> None:
+    messages = Messages("homeassistant", "box", "gate", cameras=["door"], people=[])
+    line = to_line(answer("Anna")).replace('"ri": null', '"ri": NaN')
+    news = messages.take(Letter.of(line))[-1]
+    assert json.loads(news.payload, parse_constant=pytest.fail)["ri"] is None
+
+
 def test_a_letter_that_is_no_event_of_this_package_is_passed_over() -> None:
     messages = Messages("homeassistant", "box", "gate", cameras=["door"], people=["Anna"])
     assert messages.take(Letter("1", "1", "door", b'{"hello": 1}')) == []
@@ -313,3 +344,19 @@ def test_a_letter_that_is_no_event_of_this_package_is_passed_over() -> None:
 def test_a_protocol_that_there_is_not_is_refused() -> None:
     with pytest.raises(InputError, match=r"protocol is '4', expected \"5\" or \"3.1.1\""):
         MqttDelivery("mqtt://host", "gate", protocol="4")  # type: ignore[arg-type]
+
+
+@needs_broker
+def test_a_site_s_file_says_the_cameras_the_people_and_the_protocol(broker: Broker, tmp_path: Path) -> None:
+    site = tmp_path / "site.yaml"
+    with OldBroker(broker) as old, HomeAssistant(broker.port) as home:
+        site.write_text(
+            "cameras: {door: {source: 'test://?frames=3'}}\n"
+            f"events: {{outbox: o.db, mqtt: {{url: '{old.url}', topic: edge-fr/gate, people: [Anna], "
+            "protocol: 3.1.1}}"
+        )
+        try:
+            run_site(read_site(site), tmp_path, threading.Event())
+        except ModelNotFoundError as error:
+            pytest.skip(str(error))
+        home.wait_for(found("event.door", "sensor.door", "binary_sensor.Anna"))

@@ -88,7 +88,7 @@ class HomeAssistant:
 
     def take(self, letter: Letter) -> list[Post]:
         """What an event that was just delivered changes, and the event itself if it is news."""
-        event = json.loads(letter.body)
+        event = json.loads(letter.body, parse_constant=lambda _: None)  # earlier versions wrote NaN
         presence = self._presence
         before = {person: presence.of(person) for person in self._people}
         where = presence.at(letter.camera)

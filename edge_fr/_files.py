@@ -15,11 +15,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("EDGE_FR_CACHE") or Path.home() / ".cache" / "edge-fr")
 
 
-def publish(content: bytes, path: Path) -> None:
-    """Writes a file: whoever reads meanwhile, or after a power cut, gets the old one or the whole new one."""
+def publish(content: bytes, path: Path, *, private: bool = False) -> None:
+    """Writes a file: whoever reads meanwhile, or after a power cut, gets the old one or the whole new one.
+
+    A `private` file is made for its owner alone; one that takes another's place takes over its rights.
+    """
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         part = Path(folder) / path.name
         with part.open("wb") as file:
+            if private:
+                os.fchmod(file.fileno(), path.stat().st_mode & 0o777 if path.exists() else 0o600)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

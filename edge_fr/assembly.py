@@ -128,7 +128,7 @@ def _sinks(
     """All that a site's events go to, and the outbox among them, if it has one."""
     sinks: list[Sink] = []
     if events.jsonl is not None:
-        sinks.append(stack.enter_context(JsonlSink(folder / events.jsonl)))
+        sinks.append(stack.enter_context(JsonlSink(folder / events.jsonl, candidates=events.candidates)))
     deliveries: list[Delivery] = []
     if events.webhook is not None:
         key = secret(events.webhook.secret, "events.webhook.secret")
@@ -141,13 +141,20 @@ def _sinks(
                 mqtt.topic,
                 username=mqtt.username,
                 password=None if mqtt.password is None else secret(mqtt.password, "events.mqtt.password"),
+                protocol=mqtt.protocol,
                 cameras=cameras,
+                people=mqtt.people,
                 discovery_prefix=mqtt.discovery_prefix,
             )
         )
     outbox = None
     if events.outbox is not None:
-        outbox = Outbox(folder / events.outbox, deliveries, max_bytes=events.outbox_max_bytes)
+        outbox = Outbox(
+            folder / events.outbox,
+            deliveries,
+            max_bytes=events.outbox_max_bytes,
+            candidates=events.candidates,
+        )
         sinks.append(stack.enter_context(outbox))
     return outbox, sinks
 

@@ -24,6 +24,7 @@ from edge_fr.errors import EdgeFrError, EventError, InputError, SourceReadError
 from edge_fr.model_options import open_models
 from edge_fr.networks import Networks
 from edge_fr.pipeline import Stage, Step, open_pipeline
+from edge_fr.printable import printable
 from edge_fr.progress import Progress
 from edge_fr.quality import usual_policy
 from edge_fr.run_command import stop_on_signals
@@ -73,7 +74,8 @@ def audit(arguments: argparse.Namespace) -> int:
         def observe(frame: Frame, step: Step) -> None:
             gathering.observe(frame, step)
             if gathering.figures.frames == 1:
-                print(f"watching {source.uri}; Ctrl-C ends it and writes the page", file=sys.stderr)
+                text = f"watching {source.uri}; Ctrl-C ends it and writes the page"
+                print(printable(text), file=sys.stderr)
             progress.advance()
             if not live and minutes is not None and frame.pts_ns >= 60e9 * minutes:
                 stop.set()
@@ -101,7 +103,7 @@ def audit(arguments: argparse.Namespace) -> int:
         _write(page(gathering.figures, about, gathering.pictures), output)
         print(output)
         for statement in changes(gathering.figures):
-            print(f"- {statement.text} ({statement.basis})")
+            print(printable(f"- {statement.text} ({statement.basis})"))
     if failure is not None:
         raise failure
     if not gathering.figures.frames and signal.SIGINT not in signals:
@@ -146,6 +148,6 @@ def _require_writable(path: Path) -> None:
 
 def _write(text: str, path: Path) -> None:
     try:
-        publish(text.encode("utf-8", "replace"), path)
+        publish(text.encode("utf-8", "replace"), path, private=True)
     except OSError as error:
         raise EventError(f"cannot write the page to {path}: {error.strerror}") from error

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from edge_fr import commands
 from edge_fr.errors import EdgeFrError
 from edge_fr.model_options import add_model_options, add_unproven
+from edge_fr.printable import printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except EdgeFrError as error:
-        print(f"edge-fr: {error}", file=sys.stderr)
+        for text in f"edge-fr: {error}".split("\n"):
+            print(printable(text), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -71,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--gallery", help="the people database (without one everybody is unknown)")
     run.add_argument("--events", metavar="OUT.jsonl", help="append the events to this file")
+    run.add_argument(
+        "--candidates",
+        action="store_true",
+        default=None,
+        help="tell of each event also the people below the threshold, up to five",
+    )
     run.add_argument("--annotate", metavar="OUT.mp4", help="write the video with boxes and names")
     run.add_argument("--reader", choices=["auto", "opencv", "gstreamer"], help="(auto)")
     run.add_argument("--camera", help="the camera's name in events (made from the source)")

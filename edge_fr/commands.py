@@ -11,6 +11,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from edge_fr.printable import json_line, printable
+
 
 def run(arguments: argparse.Namespace) -> int:
     from edge_fr.run_command import run
@@ -40,9 +42,9 @@ def enroll(arguments: argparse.Namespace) -> int:
         print(json.dumps({"identity": result.identity, "kept": result.kept, "refused": refused}))
     else:
         for name in result.kept:
-            print(f"kept {name}")
+            print(printable(f"kept {name}"))
         for name, reason in result.refused:
-            print(f"refused {name}: {reason}", file=sys.stderr)
+            print(printable(f"refused {name}: {reason}"), file=sys.stderr)
     return 0
 
 
@@ -56,10 +58,10 @@ def gallery_list(arguments: argparse.Namespace) -> int:
             {"identity": p.identity, "templates": p.templates, "enrolled_at": p.enrolled_at.isoformat()}
             for p in people
         ]
-        print(json.dumps(rows, ensure_ascii=False))
+        print(json_line(rows))
     else:
         for p in people:
-            print(f"{p.identity}  {p.templates} templates, since {p.enrolled_at:%Y-%m-%d}")
+            print(f"{printable(p.identity)}  {p.templates} templates, since {p.enrolled_at:%Y-%m-%d}")
         if not people:
             print("nobody is enrolled; `edge-fr enroll PERSON IMAGE...` adds somebody", file=sys.stderr)
     return 0
@@ -71,7 +73,8 @@ def gallery_remove(arguments: argparse.Namespace) -> int:
     with Gallery.open(arguments.gallery, None) as gallery:
         count = gallery.remove(arguments.person)
     values = {"removed": arguments.person, "templates": count}
-    print(json.dumps(values) if arguments.json else f"removed {arguments.person}, {count} templates erased")
+    text = printable(f"removed {arguments.person}, {count} templates erased")
+    print(json.dumps(values) if arguments.json else text)
     return 0
 
 
@@ -118,9 +121,9 @@ def models_show(arguments: argparse.Namespace) -> int:
     for name, value in asdict(card).items():
         if isinstance(value, dict):
             for key, number in value.items():
-                print(f"{name:<16} {key}: {number}")
+                print(printable(f"{name:<16} {key}: {number}"))
         elif value not in (None, ""):
-            print(f"{name:<16} {value}")
+            print(printable(f"{name:<16} {value}"))
     return 0
 
 
@@ -173,7 +176,7 @@ def build(arguments: argparse.Namespace) -> int:
             force=arguments.force,
             dla_core=arguments.dla,
             calibration=read_faces(arguments.calibration) if arguments.calibration else None,
-            report=lambda line: print(line, file=sys.stderr),
+            report=lambda line: print(printable(line), file=sys.stderr),
             progress=lambda phase, step, steps: status.update(f"{phase} {step}/{steps}"),
         )
     print(f"{'kept' if built.reused else 'written to'} {built.path}")
@@ -222,5 +225,5 @@ def doctor(arguments: argparse.Namespace) -> int:
     else:
         for f in findings:
             remedy = f"  -> {f.remedy}" if f.remedy else ""
-            print(f"{f.state:<8} {f.name:<16} {f.detail}{remedy}")
+            print(printable(f"{f.state:<8} {f.name:<16} {f.detail}{remedy}"))
     return 0

@@ -16,7 +16,15 @@ from edge_fr.references import expand, is_reference
 
 try:
     import yaml  # type: ignore[import-untyped]
-    from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+    from pydantic import (
+        AfterValidator,
+        BaseModel,
+        BeforeValidator,
+        ConfigDict,
+        Field,
+        ValidationError,
+        model_validator,
+    )
 except ImportError as error:
     raise MissingDependencyError(
         f"a configuration file needs pydantic and PyYAML ({error}); install them with: "
@@ -108,7 +116,16 @@ class Mqtt(_Part):
     topic: str = Field(description="of this box alone, such as edge-fr/gate")
     username: str | None = None
     password: Secret | None = None
-    discovery_prefix: str | None = "homeassistant"
+    protocol: Annotated[Literal["5", "3.1.1"], BeforeValidator(str)] = Field(
+        default="5", description="3.1.1 for a broker that does not speak MQTT 5"
+    )
+    discovery_prefix: str | None = Field(
+        default="homeassistant",
+        description="where Home Assistant looks for cameras; null: it is told nothing",
+    )
+    people: tuple[str, ...] = Field(
+        default=(), description="who gets a sensor of their own in Home Assistant, by names in the gallery"
+    )
 
 
 class Events(_Part):
@@ -119,6 +136,9 @@ class Events(_Part):
     outbox_max_bytes: Annotated[int, Field(ge=1 << 20)] = 256 << 20
     webhook: Webhook | None = None
     mqtt: Mqtt | None = None
+    candidates: bool = Field(
+        default=False, description="tell of each event also the people below the threshold, up to five"
+    )
     max_age_s: Seconds = Field(default=5.0, description="older frames of a live camera are not looked at")
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -36,6 +37,8 @@ class Mp4Writer:
     `codec` "h264" plays everywhere, browsers too, and needs the `ffmpeg` command with libx264; "mp4v"
     needs nothing, and plays in VLC and mpv but in no browser. None takes "h264" where it can be had;
     the attribute `codec` then says which it is. Raises EventError when the file cannot be written.
+
+    A new file is for its owner alone: it shows people. One that is there keeps its rights.
     """
 
     def __init__(self, path: str | Path, *, codec: Codec | None = None) -> None:
@@ -91,6 +94,7 @@ class Mp4Writer:
         steps = [after - before for before, after in pairwise(times) if after > before]
         self._fps = min(max(round(1e9 / median(steps), 3), 1.0), 60.0) if steps else 25.0
         self._start_ns = times[0]
+        _make_for_the_owner(self.path)
         encoder = (_Ffmpeg if self.codec == "h264" else _OpenCv)(self.path, size, self._fps)
         self._encoder = encoder
         for pts_ns, picture in waiting:
@@ -110,6 +114,12 @@ class Mp4Writer:
             encoder.write(picture)
             self._written += 1
         self._last = picture
+
+
+def _make_for_the_owner(path: Path) -> None:
+    """Makes the file for an encoder, if it is not there; why it cannot is the encoder's to say."""
+    with suppress(OSError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
 
 
 def _fitted(picture: Picture, size: tuple[int, int]) -> Picture:

@@ -9,13 +9,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from edge_fr.printable import printable
+
 
 class Progress:
     """A progress bar on stderr; nothing at all when stderr is no terminal. `total` may be unknown."""
 
     def __init__(self, total: int | None, text: str) -> None:
         self._bar = Bar(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # "[" in a file's name is no style
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
@@ -23,7 +25,7 @@ class Progress:
             transient=True,
             disable=not sys.stderr.isatty(),
         )
-        self._task = self._bar.add_task(text, total=total)
+        self._task = self._bar.add_task(printable(text), total=total)
 
     def advance(self, count: int = 1) -> None:
         self._bar.advance(self._task, count)

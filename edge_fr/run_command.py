@@ -21,6 +21,7 @@ from edge_fr.events import JsonlSink, to_json, to_line
 from edge_fr.fleet import Load
 from edge_fr.model_options import MODEL_OPTIONS, open_models
 from edge_fr.pipeline import Step, open_pipeline
+from edge_fr.printable import printable
 from edge_fr.progress import Progress
 from edge_fr.runner import Summary
 from edge_fr.runner import run as drive
@@ -28,7 +29,7 @@ from edge_fr.stream import Camera, Source, is_live, open_camera, open_source
 from edge_fr.structures import Event, Frame
 
 _OF_ONE_SOURCE = (
-    *("gallery", "events", "annotate", "camera", "reader", "fpir", "decide_within", "tiles"),
+    *("gallery", "events", "candidates", "annotate", "camera", "reader", "fpir", "decide_within", "tiles"),
     *MODEL_OPTIONS,
 )
 
@@ -44,6 +45,7 @@ def _run_source(arguments: argparse.Namespace) -> int:
     decision = {"target_fpir": arguments.fpir, "decide_within_ns": arguments.decide_within}
     policy = DecisionPolicy(**{name: value for name, value in decision.items() if value is not None})
     summary, stop = Summary(), threading.Event()
+    candidates = bool(arguments.candidates)
     with ExitStack() as stack:
         opened: Callable[..., Source | Camera] = (
             open_camera if is_live(arguments.source) else open_source  # a camera may go and come back
@@ -59,9 +61,11 @@ def _run_source(arguments: argparse.Namespace) -> int:
                 tiles=arguments.tiles,
             )
         )
-        files = [stack.enter_context(JsonlSink(arguments.events))] if arguments.events else []
+        files = []
+        if arguments.events:
+            files.append(stack.enter_context(JsonlSink(arguments.events, candidates=candidates)))
         video = stack.enter_context(VideoAnnotator(arguments.annotate)) if arguments.annotate else None
-        printer = Printer(arguments.json, stop=None if files or video else stop)
+        printer = Printer(arguments.json, stop=None if files or video else stop, candidates=candidates)
         progress = stack.enter_context(Progress(source.frame_count, source.uri))
         signals = stack.enter_context(stop_on_signals(stop))
 
@@ -91,7 +95,7 @@ def _run_site(arguments: argparse.Namespace) -> int:
     path = Path(arguments.config)
     site = read_site(path)
     summary, stop, service = Summary(), threading.Event(), Service()
-    printer = Printer(arguments.json, stop=None, with_camera=True)
+    printer = Printer(arguments.json, stop=None, with_camera=True, candidates=site.events.candidates)
     try:
         with stop_on_signals(stop, service.stopping) as signals, Progress(None, str(path)) as progress:
             run_site(
@@ -101,7 +105,7 @@ def _run_site(arguments: argparse.Namespace) -> int:
                 sinks=(printer,),
                 unproven=arguments.unproven,
                 on_step=lambda lane, frame, step: progress.advance(),
-                on_lost=lambda error: print(f"given up: {error}", file=sys.stderr),
+                on_lost=lambda error: print(printable(f"given up: {error}"), file=sys.stderr),
                 on_load=_tell_load,
                 service=service,
                 summary=summary,
@@ -147,26 +151,34 @@ class Printer:
     """Prints events, as JSON or to read, until the reader of our output goes away (`| head`).
 
     `stop` is set then; None where the run has something else to write and goes on. `with_camera` puts the
-    camera's name before each line to read.
+    camera's name before each line to read. `candidates` prints all of each event's, see `to_json`.
     """
 
-    def __init__(self, as_json: bool, *, stop: threading.Event | None, with_camera: bool = False) -> None:
+    def __init__(
+        self,
+        as_json: bool,
+        *,
+        stop: threading.Event | None,
+        with_camera: bool = False,
+        candidates: bool = False,
+    ) -> None:
         self._as_json = as_json
         self._with_camera = with_camera
+        self._candidates = candidates
         self._stop = stop
         self._gone = False
-        if isinstance(
-            sys.stdout, io.TextIOWrapper
-        ):  # a file name that is no UTF-8 keeps its bytes as escapes
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not know every letter of a name
             sys.stdout.reconfigure(errors="backslashreplace")
 
     def write(self, event: Event) -> None:
         if self._gone:
             return
         try:
-            text = to_line(event) if self._as_json else line(to_json(event))
-            if self._with_camera and not self._as_json:
-                text = f"{event.camera:<12} {text}"
+            if self._as_json:
+                text = to_line(event, candidates=self._candidates)
+            else:
+                camera = f"{event.camera:<12} " if self._with_camera else ""
+                text = printable(camera + line(to_json(event)))
             print(text, flush=True)
         except BrokenPipeError:
             self._gone = True
@@ -180,8 +192,9 @@ def line(event: dict[str, Any]) -> str:
     if event["type"].startswith("camera."):
         return f"{event['pts_ns'] / 1e9:9.2f} s  {event['type']} {event.get('reason', '')}".rstrip()
     who = event.get("identity") or event["decision"]["status"]
-    candidates = event.get("candidates") or []
-    score = f" score {candidates[0]['score']:.2f}" if candidates and event.get("identity") else ""
+    scores = {c["identity"]: c["score"] for c in event["candidates"]}
+    best = scores.get(event["identity"])
+    score = "" if best is None else f" score {best:.2f}"
     reasons = "; ".join(event["decision"]["reasons"])
     detail = f" ({reasons})" if reasons and event["type"] == "face.unrecognizable" else ""
     when = f"{event['pts_ns'] / 1e9:9.2f} s"
@@ -201,4 +214,4 @@ def tell(summary: Summary) -> None:
         text += f"; {summary.late} frames came too late"
     print(text, file=sys.stderr)
     for what, reason in summary.skipped:
-        print(f"skipped {what}: {reason}", file=sys.stderr)
+        print(printable(f"skipped {what}: {reason}"), file=sys.stderr)

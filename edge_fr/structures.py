@@ -48,6 +48,11 @@ class Frame:
 
     def __post_init__(self) -> None:
         image = self.image
+        if not isinstance(image, np.ndarray):
+            raise InputError(
+                f"a frame needs its image as an array of NumPy, got {type(image).__name__}; "
+                f"np.asarray(image, np.uint8) makes one of lists"
+            )
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise InputError(
                 f"a frame needs a BGR image of shape (height, width, 3) and dtype uint8, got shape "
@@ -153,7 +158,6 @@ class Faces:
     mask_prob: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        n = len(self.boxes)
         rest: dict[str, tuple[tuple[int | None, ...], type[np.generic]]] = {
             "boxes": ((4,), np.float32),
             "scores": ((), np.float32),
@@ -167,16 +171,12 @@ class Faces:
             "ri": ((), np.float32),
             "mask_prob": ((), np.float32),
         }
+        boxes = self.boxes
+        n = len(boxes) if isinstance(boxes, np.ndarray) and boxes.ndim else None
         for name, (shape, dtype) in rest.items():
             column = getattr(self, name)
-            if column is None:
-                continue
-            fits = column.dtype == dtype and column.ndim == 1 + len(shape) and len(column) == n
-            if not fits or any(s not in (None, c) for s, c in zip(shape, column.shape[1:], strict=True)):
-                raise InputError(
-                    f"Faces.{name} needs shape {(n, *shape)} and dtype {np.dtype(dtype).name}, "
-                    f"got {column.shape} and {column.dtype}"
-                )
+            if column is not None or name in ("boxes", "scores", "landmarks"):
+                _require_column(name, column, (n, *shape), dtype)
         if self.refusals is not None and len(self.refusals) != n:
             raise InputError(f"Faces.refusals needs {n} rows, got {len(self.refusals)}")
 
@@ -230,6 +230,23 @@ class Faces:
             mask_prob=number(self.mask_prob),
             unsure=self.unsure is not None and bool(self.unsure[i]),
         )
+
+
+def _require_column(name: str, column: Any, shape: tuple[int | None, ...], dtype: type[np.generic]) -> None:
+    """InputError unless the column of `Faces` is an array of that type and shape; None is any side."""
+    got, hint = type(column).__name__, ""
+    if isinstance(column, (list, tuple)):
+        hint = f"; np.asarray({name}, np.{dtype.__name__}) makes an array of it"
+    if isinstance(column, np.ndarray):
+        fits = len(shape) == column.ndim
+        fits = fits and all(want in (None, has) for want, has in zip(shape, column.shape, strict=True))
+        if fits and column.dtype == dtype:
+            return
+        got = f"{column.shape} and {column.dtype}"
+        hint = f"; {name}.astype(np.{dtype.__name__}) converts it" if fits else ""
+    sides = [str(side) if side is not None else "D" if i else "N" for i, side in enumerate(shape)]
+    wanted = f"({sides[0]},)" if len(sides) == 1 else f"({', '.join(sides)})"
+    raise InputError(f"Faces.{name} needs shape {wanted} and dtype {np.dtype(dtype).name}, got {got}{hint}")
 
 
 @dataclass(frozen=True, slots=True)

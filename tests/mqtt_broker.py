@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -68,6 +69,55 @@ class Broker:
             self._process.send_signal(number)
             self._process.wait(PATIENCE_S)
             self._process = None
+
+
+class OldBroker:
+    """A real broker behind a door that lets MQTT 3.1.1 in and no MQTT 5, as brokers did before 2019.
+
+    `answers` False: it closes the connection instead of saying why, as some do.
+    """
+
+    def __init__(self, broker: Broker, *, answers: bool = True) -> None:
+        self._broker, self._answers = broker, answers
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"mqtt://127.0.0.1:{self._server.getsockname()[1]}"
+        self._sockets = [self._server]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        for it in self._sockets:
+            with contextlib.suppress(OSError):
+                it.shutdown(socket.SHUT_RDWR)
+            it.close()
+
+    def __enter__(self) -> OldBroker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                box, _ = self._server.accept()
+                self._sockets.append(box)
+                connect = box.recv(4096)
+                if connect[connect.index(b"MQTT") + 4] != 4:  # the protocol's level
+                    if self._answers:
+                        box.sendall(bytes([0x20, 2, 0, 1]))  # CONNACK: unacceptable protocol version
+                    box.close()
+                    continue
+                there = socket.create_connection(("127.0.0.1", self._broker.port))
+                self._sockets.append(there)
+                there.sendall(connect)
+                for a, b in ((box, there), (there, box)):
+                    threading.Thread(target=self._pass_on, args=(a, b), daemon=True).start()
+
+    def _pass_on(self, a: socket.socket, b: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := a.recv(4096):
+                b.sendall(data)
+            b.shutdown(socket.SHUT_RDWR)
 
 
 class Message(NamedTuple):

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_fr._files import publish
 from edge_fr.audit.figures import MEASURES, Figures
 from edge_fr.audit.gathering import Gathering
 from edge_fr.audit.page import About, page
@@ -396,3 +397,13 @@ def test_a_camera_that_is_never_there_gives_no_page(tmp_path: Path) -> None:
     assert "gave not a single frame" in done.stderr
     assert "s3cret" not in done.stderr
     assert not out.exists()
+
+
+def test_a_page_is_made_for_its_owner_alone_and_one_that_is_there_keeps_its_rights(tmp_path: Path) -> None:
+    shared = tmp_path / "shared.html"
+    shared.touch()
+    shared.chmod(0o640)
+    for path, mode in ((tmp_path / "new.html", 0o600), (shared, 0o640)):
+        publish(b"<p>a face</p>", path, private=True)
+        assert path.read_text() == "<p>a face</p>"
+        assert path.stat().st_mode & 0o777 == mode

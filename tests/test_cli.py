@@ -14,6 +14,7 @@ import pytest
 
 from edge_fr import commands
 from edge_fr.cli import main
+from edge_fr.printable import is_hidden
 from samples.standoff_people import COLLINS, HOPPER, portrait
 
 FRAMES = 25
@@ -98,6 +99,38 @@ def test_without_json_the_lines_are_for_people_and_the_summary_goes_to_stderr(sc
 def test_without_a_gallery_everybody_is_unknown(scene: Path) -> None:
     done = edge_fr("run", scene / "door.avi", "--json")
     assert [json.loads(line)["type"] for line in done.stdout.splitlines()] == ["face.unknown", "face.ended"]
+
+
+def test_people_who_were_not_there_are_told_of_only_where_that_is_asked_for(
+    scene: Path, tmp_path: Path
+) -> None:
+    files = []
+    for more in ([], ["--candidates"]):
+        events = tmp_path / f"{len(more)}.jsonl"
+        done = edge_fr("run", scene / "grace.png", "--gallery", scene / "people.db", "--json",
+                       "--events", events, *more)  # fmt: skip
+        assert [json.loads(line) for line in events.read_text().splitlines()] == [
+            json.loads(line) for line in done.stdout.splitlines()
+        ]
+        files.append(
+            [[c["identity"] for c in json.loads(line)["candidates"]] for line in done.stdout.splitlines()]
+        )
+    assert files == [[[], []], [["Eileen"], ["Eileen"]]]
+
+
+def test_a_camera_s_name_sends_a_terminal_no_control_sequence(scene: Path, tmp_path: Path) -> None:
+    file = tmp_path / "\x1b[2J\u202edoor.png"
+    file.write_bytes((scene / "grace.png").read_bytes())
+    (tmp_path / "\x9b31mliar.png").write_text("I am text")
+    done = edge_fr("run", tmp_path, "--gallery", scene / "people.db")
+    assert r"skipped \x9b31mliar.png" in done.stderr
+    assert not [c for c in done.stdout + done.stderr if is_hidden(c) and c != "\n"]
+    for option in (["--json"], []):
+        done = edge_fr("run", file, *option)
+        assert not [c for c in done.stdout + done.stderr if is_hidden(c) and c != "\n"]
+        if option:
+            assert "\x1b[2J" in json.loads(done.stdout.splitlines()[0])["camera"]
+    assert not [c for c in refused("run", f"{tmp_path}/\x1b[1mno.mp4") if is_hidden(c) and c != "\n"]
 
 
 def test_a_folder_of_pictures_gives_each_its_answer_and_names_what_it_skipped(

@@ -51,6 +51,17 @@ def refused(folder: Path, text: str) -> str:
     return str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("written", "protocol"), [("", "5"), (", protocol: 5", "5"), (", protocol: 3.1.1", "3.1.1")]
+)
+def test_a_broker_s_protocol_is_said_as_it_is_called(tmp_path: Path, written: str, protocol: str) -> None:
+    text = "cameras: {a: {source: 'test://'}}\nevents: {outbox: o.db, mqtt: {url: 'mqtt://x', topic: t%s}}"
+    mqtt = read_site(write(tmp_path, text % written)).events.mqtt
+    assert mqtt is not None
+    assert mqtt.protocol == protocol
+    assert "events.mqtt.protocol: Input should be '5' or '3.1.1'" in refused(tmp_path, text % ", protocol: 4")
+
+
 def test_a_site_is_read_and_every_camera_has_the_defaults_it_does_not_change(tmp_path: Path) -> None:
     site = read_site(write(tmp_path, SITE))
     assert list(site.cameras) == ["door", "yard"]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from edge_fr.errors import EventError
-from edge_fr.events import JsonlSink, face_event, sighting, to_json, uuid7
+from edge_fr.events import JsonlSink, face_event, sighting, to_json, to_line, uuid7
 from edge_fr.structures import Candidate, Decision, Event, Face, Frame, Refusal
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=timezone.utc)
@@ -97,6 +97,58 @@ def test_no_event_holds_an_embedding_or_a_picture() -> None:
     text = json.dumps(to_json(event()))
     assert len(text) < 1500
     assert "embedding" not in to_json(event())
+
+
+def test_a_box_that_reaches_out_of_the_picture_ends_at_its_edges() -> None:
+    out = replace(face(), box=np.array([-20, -1, 700, 481], np.float32))
+    values = to_json(event(a_face=out))
+    assert values["box_px"] == [0, 0, 640, 480]
+    assert values["box_norm"] == [0, 0, 1, 1]
+
+
+def test_a_number_that_is_not_finite_is_none() -> None:
+    nan, inf = float("nan"), float("inf")
+    odd = replace(face(ri=nan), box=np.array([nan, 1, inf, 9], np.float32), quality=inf)
+    decision = Decision("known", "Grace", (Candidate("Grace", nan, inf),), inf, 1, nan, ri=nan, mask_prob=nan)
+    values = json.loads(to_line(event(a_face=odd, decision=decision)), parse_constant=pytest.fail)
+    assert values["box_px"] == [None, 1, 640, 9]
+    assert values["candidates"] == [{"identity": "Grace", "score": None, "margin": None}]
+    assert (values["quality"]["score"], values["ri"], values["mask"]["score"]) == (None, None, None)
+    assert (values["decision"]["threshold"], values["decision"]["target_fpir"]) == (None, None)
+
+
+OTHERS = (Candidate("Ada", 0.44, 0.1), Candidate("Grace", 0.34, 0.1), Candidate("Mary", 0.24, None))
+
+
+@pytest.mark.parametrize(
+    ("decision", "told"),
+    [
+        (Decision("unknown", None, OTHERS, 0.45, 4), []),
+        (Decision("unknown", None, OTHERS, 0.44, 4), ["Ada"]),
+        (Decision("known", "Grace", OTHERS, 0.40, 4), ["Ada", "Grace"]),  # a name that is kept just below
+    ],
+)
+def test_people_below_the_threshold_are_not_told_of_unless_asked_for(
+    tmp_path: Path, decision: Decision, told: list[str]
+) -> None:
+    seen = event(decision=decision)
+    assert [c["identity"] for c in to_json(seen)["candidates"]] == told
+    for candidates, expected in ((False, told), (True, ["Ada", "Grace", "Mary"])):
+        with JsonlSink(tmp_path / f"{candidates}.jsonl", candidates=candidates) as sink:
+            sink.write(seen)
+        written = json.loads((tmp_path / f"{candidates}.jsonl").read_text())["candidates"]
+        assert [c["identity"] for c in written] == expected
+    assert written[-1] == {"identity": "Mary", "score": 0.24, "margin": None}
+
+
+def test_a_new_file_of_events_is_for_its_owner_alone_and_another_keeps_its_rights(tmp_path: Path) -> None:
+    shared = tmp_path / "shared.jsonl"
+    shared.touch(0o640)
+    shared.chmod(0o640)
+    for path, mode in ((tmp_path / "new.jsonl", 0o600), (shared, 0o640)):
+        with JsonlSink(path) as sink:
+            sink.write(event())
+        assert path.stat().st_mode & 0o777 == mode
 
 
 def test_the_dedupe_key_is_the_same_for_a_later_sighting_and_differs_for_another_answer() -> None:

@@ -10,19 +10,20 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 pytest.importorskip("paho.mqtt.client", reason="`pip install 'edge-fr[mqtt]'`")
 
 import mqtt_broker
-from mqtt_broker import PATIENCE_S, Broker, Listener, Message
+from mqtt_broker import PATIENCE_S, Broker, Listener, Message, OldBroker
 from numbered_events import number_of, numbered
 
 from edge_fr.errors import DeliveryError, InputError
 from edge_fr.events import Letter, MqttDelivery, Outbox, RetryPolicy, to_line
 from edge_fr.events.homeassistant import topic_part
+from edge_fr.structures import EventType
 
 needs_broker = pytest.mark.skipif(
     mqtt_broker.MOSQUITTO is None, reason="no mosquitto: `apt-get install mosquitto`"
@@ -127,20 +128,24 @@ def test_home_assistant_is_told_of_each_camera_once_and_for_later(broker: Broker
         outbox.write(numbered(2, camera="Hof Süd/1"))
         outbox.write(numbered(3, camera="Hof Süd/1"))
     with Listener(broker.port, "homeassistant/#") as listener:
-        listener.wait_for(lambda m: len(m) == 2)
+        listener.wait_for(lambda m: len(m) == 4)
         assert all(m.retained for m in listener.messages)
         described: dict[str, Any] = {}
         for message in listener.messages:
             values = json.loads(message.payload)
-            described[values["name"]] = values
+            described[f"{message.topic.split('/')[1]} {values['name']}"] = values
             assert message.topic.endswith("/config")
             assert len(message.topic.split("/")) == 5  # what Home Assistant takes for a description
-    door, yard = described["door"], described["Hof Süd/1"]
-    assert door["state_topic"] == door["json_attributes_topic"] == "edge-fr/gate/door/event"
+    door, yard = described["sensor door"], described["sensor Hof Süd/1"]
+    assert door["state_topic"] == door["json_attributes_topic"] == "edge-fr/gate/door/presence"
     assert door["availability_topic"] == "edge-fr/gate/status"
-    assert yard["state_topic"] == f"edge-fr/gate/{topic_part('Hof Süd/1')}/event"
-    assert door["unique_id"] != yard["unique_id"]
-    assert door["device"] == yard["device"]
+    assert yard["state_topic"] == f"edge-fr/gate/{topic_part('Hof Süd/1')}/presence"
+    event = described["event door"]
+    assert event["state_topic"] == "edge-fr/gate/door/news"
+    assert set(event["event_types"]) == set(get_args(EventType))
+    assert not [key for key in event if "avail" in key]  # to be back from "unavailable" is no event
+    assert len({values["unique_id"] for values in described.values()}) == 4
+    assert all(values["device"] == door["device"] for values in described.values())
 
 
 @needs_broker
@@ -260,6 +265,41 @@ def test_a_wrong_password_is_an_error_that_does_not_repeat_it(
         assert "hunter" not in text
     for file in tmp_path.glob("e.db*"):
         assert b"hunter" not in file.read_bytes()
+
+
+@needs_broker
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [(True, "it refused the connection: Unsupported protocol version"), (False, "it closed the connection")],
+)
+def test_a_broker_that_speaks_no_mqtt_5_is_an_error_that_says_what_to_give(
+    broker: Broker, tmp_path: Path, answers: bool, said: str
+) -> None:
+    with OldBroker(broker, answers=answers) as old:
+        delivery = MqttDelivery(old.url, "edge-fr/gate", timeout_s=1)
+        with Outbox(tmp_path / "e.db", [delivery], retry=AT_ONCE, drain_s=0) as outbox:
+            outbox.write(numbered(1))
+            while said not in (outbox.status()["mqtt"].trouble or ""):
+                time.sleep(0.01)
+            assert 'MQTT 3.1.1 only, give protocol="3.1.1"' in (outbox.status()["mqtt"].trouble or "")
+            assert outbox.status()["mqtt"].waiting == 1
+
+
+@needs_broker
+def test_events_and_descriptions_go_to_a_broker_that_speaks_mqtt_3_1_1_only(
+    broker: Broker, tmp_path: Path
+) -> None:
+    with OldBroker(broker) as old, Listener(broker.port) as listener:
+        delivery = MqttDelivery(
+            old.url, "edge-fr/gate", cameras=["door"], protocol="3.1.1", timeout_s=PATIENCE_S
+        )
+        with Outbox(tmp_path / "e.db", [delivery], drain_s=PATIENCE_S) as outbox:
+            for number in range(3):
+                outbox.write(numbered(number))
+            listener.wait_for(lambda m: events(m) == [0, 1, 2])
+            assert outbox.status()["mqtt"].trouble is None
+        listener.wait_for(lambda m: statuses(m) == ["online", "offline"])
+        listener.wait_for(lambda m: len([i for i in m if i.topic.endswith("/config")]) == 2)
 
 
 def test_a_broker_that_is_not_there_is_named() -> None:

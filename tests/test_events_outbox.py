@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from waiting import wait_for
 from edge_fr.errors import DeliveryError, EventError, InputError, RefusedError
 from edge_fr.events import Letter, Outbox, RetryPolicy
 from edge_fr.events.ledger import MIN_BYTES, REMEMBERED
+from edge_fr.structures import Candidate, Decision
 
 PATIENCE_S = 60.0  # far more than anything here takes, on a machine with other work
 AT_ONCE = RetryPolicy(first_delay_s=0.001, max_delay_s=0.002)
@@ -82,6 +85,32 @@ def test_each_sink_gets_every_event_in_order(path: Path) -> None:
             outbox.write(numbered(number))
     assert first.taken == second.taken == list(range(20))
     assert first.closed == second.closed == 1
+
+
+def test_people_below_the_threshold_are_not_sent_unless_asked_for(tmp_path: Path) -> None:
+    class Reader(Inbox):
+        def deliver(self, letter: Letter) -> None:
+            told.append([c["identity"] for c in json.loads(letter.body)["candidates"]])
+            super().deliver(letter)
+
+    told: list[list[str]] = []
+    decision = Decision("unknown", None, (Candidate("Ada", 0.3, None),), 0.4, 4)
+    for candidates in (False, True):
+        with Outbox(
+            tmp_path / f"{candidates}.db", [Reader()], candidates=candidates, drain_s=PATIENCE_S
+        ) as outbox:
+            outbox.write(replace(numbered(1), decision=decision))
+    assert told == [[], ["Ada"]]
+
+
+def test_a_new_file_is_for_its_owner_alone_and_another_keeps_its_rights(path: Path, tmp_path: Path) -> None:
+    with Outbox(path, [Inbox()]) as outbox:
+        outbox.write(numbered(1))
+        assert {file.stat().st_mode & 0o777 for file in tmp_path.glob("events.db*")} == {0o600}
+    path.chmod(0o640)
+    with Outbox(path, [Inbox()]):
+        pass
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 def test_an_event_is_in_the_file_when_write_returns(path: Path) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from numpy.typing import NDArray
 
+from edge_fr.cli import main
 from edge_fr.errors import (
     CardError,
     GalleryError,
@@ -27,6 +28,7 @@ from edge_fr.errors import (
     UnknownIdentityError,
 )
 from edge_fr.gallery import Gallery
+from edge_fr.gallery.database import checksum
 
 SIZE = 8
 CARD = card(embedding_size=SIZE, template="arcface-112")
@@ -211,6 +213,15 @@ def test_any_printable_name_is_only_a_name(path: Path, name: str) -> None:
         ("a\x7fb", r"control character '\\x7f'"),
         ("a\u2028b", r"control character '\\u2028'"),
         ("a\ud800b", r"control character '\\ud800'"),
+        ("An\u200bna", r"'An\\u200bna' holds ZERO WIDTH SPACE \(U\+200B\), which cannot be seen"),
+        ("\u202eannA", r"RIGHT-TO-LEFT OVERRIDE \(U\+202E\)"),
+        ("An\ufe0fna", r"VARIATION SELECTOR-16 \(U\+FE0F\)"),
+        ("An\U000e0100na", r"VARIATION SELECTOR-17 \(U\+E0100\)"),
+        ("Anna\U000e0041", r"TAG LATIN CAPITAL LETTER A \(U\+E0041\)"),
+        ("An\u00adna", r"SOFT HYPHEN \(U\+00AD\)"),
+        ("An\u3164na", r"HANGUL FILLER \(U\+3164\)"),
+        ("Anna\u00a0K", r"NO-BREAK SPACE \(U\+00A0\), which cannot be seen or told from a space"),
+        ("Anna\u3000K", r"IDEOGRAPHIC SPACE \(U\+3000\)"),
     ],
 )
 def test_a_name_that_cannot_be_shown_is_refused(path: Path, name: str, message: str) -> None:
@@ -220,12 +231,37 @@ def test_a_name_that_cannot_be_shown_is_refused(path: Path, name: str, message: 
         assert len(gallery) == 0
 
 
+def test_a_name_with_hidden_characters_from_an_earlier_version_is_listed_and_removed(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hidden = "An\u200bna\u202e"
+    with Gallery.open(path, CARD, create=True) as gallery:
+        gallery.add("Anna", unit(1))
+        gallery.add("Ann", unit(2))
+    with sqlite3.connect(path) as db:  # as one that did not look so closely wrote it
+        (since,) = db.execute("SELECT enrolled_at_us FROM people WHERE identity = 'Ann'").fetchone()
+        row = (hidden, checksum(hidden, since, 1))
+        db.execute("UPDATE people SET identity = ?, crc32 = ? WHERE identity = 'Ann'", row)
+    db.close()
+    with Gallery.open(path, CARD) as gallery:
+        assert gallery.search(unit(2))[0][0].identity == hidden
+        assert len(gallery.templates(hidden)) == 1
+    assert main(["gallery", "list", "--gallery", str(path)]) == 0
+    assert r"An\u200bna\u202e  1 templates" in capsys.readouterr().out
+    assert main(["gallery", "remove", r"An\u200bna\u202e", "--gallery", str(path)]) == 0
+    assert r"removed An\u200bna\u202e, 1 templates" in capsys.readouterr().out
+    with Gallery.open(path, CARD) as gallery:
+        assert [p.identity for p in gallery.identities()] == ["Anna"]
+
+
 @pytest.mark.parametrize(
     ("embeddings", "options", "message"),
     [
         (np.zeros((0, SIZE), np.float32), {}, "nothing to enroll for 'Ada': got 0 embeddings"),
         (unit(1)[0], {}, r"embeddings need shape \(N, 8\) .* embedding\[None\]"),
         (unit(1, 2, 4), {}, r"got \(2, 4\)"),
+        ([[1.0, 0.0], [1.0]], {}, r"embeddings need shape \(N, 8\), got rows of different lengths"),
+        (None, {}, r"embeddings need shape \(N, 8\) .* got \(\)"),
         (unit(1) * 2, {}, "embeddings row 0 has length 2"),
         (unit(1) * np.nan, {}, "embeddings row 0 holds NaN"),
         (unit(1, 2), {"qualities": [0.5]}, "qualities need 2 numbers from 0 to 1"),

@@ -64,6 +64,19 @@ def test_a_video_keeps_size_rate_length_and_colour(tmp_path: Path, codec: Codec)
     assert np.abs(pictures[-1][20:80, 80:112].mean((0, 1)) - (190, 120, 40)).max() < 12
 
 
+def test_a_new_video_is_for_its_owner_alone_and_another_keeps_its_rights(
+    tmp_path: Path, codec: Codec
+) -> None:
+    shared = tmp_path / "shared.mp4"
+    shared.touch()
+    shared.chmod(0o640)
+    for path, mode in ((tmp_path / "new.mp4", 0o600), (shared, 0o640)):
+        with Mp4Writer(path, codec=codec) as video:
+            video.write(plain(0), 0)
+        assert len(read(path)[0]) == 1
+        assert path.stat().st_mode & 0o777 == mode
+
+
 def test_h264_is_taken_where_ffmpeg_is_and_mp4v_elsewhere(
     tmp_path: Path, codec: Codec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import math
 import secrets
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
+import numpy as np
+
+from edge_fr.printable import json_line
 from edge_fr.structures import MASKED, Decision, Event, EventType, Face, Frame
 
 _TYPE_OF: dict[str, EventType] = {
@@ -78,8 +81,12 @@ def face_event(
     )
 
 
-def to_json(event: Event) -> dict[str, Any]:
-    """The event as JSON values. Embeddings and crops are never part of it."""
+def to_json(event: Event, *, candidates: bool = False) -> dict[str, Any]:
+    """The event as JSON values, without embeddings and crops; a number that is not finite is None.
+
+    Of the decision's candidates those are told that reach the threshold, and the person named. `candidates`
+    tells all: most of them are people who were not there.
+    """
     values: dict[str, Any] = {
         "event_id": event.event_id,
         "dedupe_key": event.dedupe_key,
@@ -92,11 +99,14 @@ def to_json(event: Event) -> dict[str, Any]:
     }
     if event.face is not None:
         face = event.face
-        values["box_px"] = [round(float(v), 1) for v in face.box]
-        if event.frame_size is not None:
-            height, width = event.frame_size
-            x0, y0, x1, y1 = (float(v) for v in face.box)
-            values["box_norm"] = [round(v, 4) for v in (x0 / width, y0 / height, x1 / width, y1 / height)]
+        box = face.box.astype(np.float64)
+        if event.frame_size is None:
+            values["box_px"] = [_rounded(v, 1) for v in box]
+        else:
+            sides = np.array(event.frame_size[::-1] * 2)
+            box = box.clip(0, sides)  # a detector's box may reach out of the picture
+            values["box_px"] = [_rounded(v, 1) for v in box]
+            values["box_norm"] = [_rounded(v) for v in box / sides]
         values["quality"] = {
             "score": _rounded(face.quality),
             "reasons": [str(refusal) for refusal in face.refusals],
@@ -113,11 +123,12 @@ def to_json(event: Event) -> dict[str, Any]:
         values["candidates"] = [
             {"identity": c.identity, "score": _rounded(c.score), "margin": _rounded(c.margin)}
             for c in decision.candidates
+            if candidates or c.score >= decision.threshold or c.identity == decision.identity
         ]
         values["decision"] = {
             "status": decision.status,
             "threshold": _rounded(decision.threshold),
-            "target_fpir": decision.target_fpir,
+            "target_fpir": None if decision.target_fpir is None else _rounded(decision.target_fpir, 12),
             "frames_used": decision.frames_used,
             "reasons": [str(refusal) for refusal in decision.refusals],
         }
@@ -127,11 +138,10 @@ def to_json(event: Event) -> dict[str, Any]:
     return values
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+def _rounded(value: float | None, digits: int = 4) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(float(value), digits)
 
 
-def to_line(event: Event) -> str:
-    """The event as one line of JSON; a file name that is no UTF-8 keeps its bytes as escapes."""
-    text = json.dumps(to_json(event), ensure_ascii=False)
-    return text.encode("utf-8", "backslashreplace").decode()
+def to_line(event: Event, *, candidates: bool = False) -> str:
+    """The event as one line of JSON, see `to_json`; what a file's name holds that is no UTF-8 is escaped."""
+    return json_line(to_json(event, candidates=candidates))

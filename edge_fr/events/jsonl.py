@@ -22,15 +22,19 @@ class JsonlSink:
     anything else is refused and left alone, as is one that another process is writing. When a write
     fails (a full disk), the file is cut back to its last whole line and the EventError holds the event
     that was not written.
+
+    A new file is for its owner alone: it says who was seen where. One that is there keeps its rights.
+    `candidates` writes all of each event's, see `to_json`.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, candidates: bool = False) -> None:
         self.path = Path(path)
+        self._candidates = candidates
         self.written = 0
         if self.path.exists() and not self.path.is_file():
             raise EventError(f"{self.path} is no regular file; name one, or use --json for a pipe")
         try:
-            self._file = self.path.open("ab+", buffering=0)
+            self._file = open(self.path, "ab+", buffering=0, opener=_for_the_owner)  # noqa: SIM115 - close()
         except OSError as error:
             raise EventError(
                 f"cannot write events to {self.path}: {error.strerror}; name a file in a folder that "
@@ -45,7 +49,7 @@ class JsonlSink:
 
     def write(self, event: Event) -> None:
         """Writes one event; EventError when it could not be written whole."""
-        line = to_line(event).encode() + b"\n"
+        line = to_line(event, candidates=self._candidates).encode() + b"\n"
         end = self._file.seek(0, os.SEEK_END)
         try:
             try:
@@ -101,3 +105,7 @@ class JsonlSink:
             self._file.truncate(end - len(last))
         else:
             self._file.write(b"\n")  # whole: only its end of line is missing
+
+
+def _for_the_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

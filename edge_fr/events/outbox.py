@@ -62,7 +62,8 @@ class Outbox:
 
     A sink for `run`: its `write` may be called from any thread. One process at a time uses a file. A
     receiver is known by its name: a new one gets what is written from then on, and one that is no longer
-    named is given up with what it had still to get, which is counted as lost and logged.
+    named is given up with what it had still to get, which is counted as lost and logged. `candidates`
+    tells all of each event's, see `to_json`.
 
     Raises EventError when the file cannot be used, InputError for names that are not different.
     """
@@ -75,6 +76,7 @@ class Outbox:
         max_bytes: int = 256 << 20,
         retry: RetryPolicy | None = None,
         drain_s: float = 5.0,
+        candidates: bool = False,
     ) -> None:
         names = [delivery.name for delivery in deliveries]
         if not names or len(set(names)) < len(names):
@@ -82,6 +84,7 @@ class Outbox:
         self.path = Path(path)
         self.repeated = 0  # events of this run that were known already
         self._drain_s = drain_s
+        self._candidates = candidates
         self._closed = False
         with ExitStack() as undo:
             self._ledger = Ledger(self.path, names, max_bytes)
@@ -100,7 +103,7 @@ class Outbox:
 
         Raises EventError when it could not be stored, with its JSON. What was stored before is safe.
         """
-        body = to_line(event)
+        body = to_line(event, candidates=self._candidates)
         if self._closed:
             raise EventError(f"outbox {self.path} is closed. Not stored: {body}")
         # Not the key itself: it names a person, and stays behind when the event is gone.

@@ -29,7 +29,10 @@ def unit_rows(embeddings: NDArray[np.floating], size: int, what: str) -> NDArray
     Rows within 1 % of length 1 are normalised; others are refused rather than normalised, because a
     row of another length did not come out of an embedder.
     """
-    rows = np.asarray(embeddings)
+    try:
+        rows = np.asarray(embeddings)
+    except ValueError as error:
+        raise InputError(f"{what} need shape (N, {size}), got rows of different lengths: {error}") from error
     if rows.ndim != 2 or rows.shape[1] != size or not np.issubdtype(rows.dtype, np.floating):
         hint = "; a single embedding is embedding[None]" if rows.shape == (size,) else ""
         raise InputError(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fr.errors import InputError
+from edge_fr.printable import is_hidden, printable
 
 MAX_NAME_CHARACTERS = 200
 
@@ -34,16 +35,30 @@ class Provenance:
 
 
 def normalized_identity(identity: str) -> str:
-    """The form a name is kept and looked up in: Unicode NFC, no space around it.
+    """The form a name is kept in: Unicode NFC, no space around it.
 
-    InputError for an empty name, one longer than 200 characters, or one with control characters.
+    InputError for an empty name, one longer than 200 characters, or one with characters that cannot be seen
+    or told from a space: two names could look the same, or one garble lists, logs and events.
     """
+    name = known_identity(identity)
+    bad = next((c for c in name if is_hidden(c)), None)
+    if bad is not None:
+        what = unicodedata.name(bad, "a character without a name")
+        raise InputError(
+            f"identity '{printable(name)}' holds {what} (U+{ord(bad):04X}), which cannot be seen or told "
+            f"from a space; write the name without it"
+        )
+    return name
+
+
+def known_identity(identity: str) -> str:
+    """The form a name is looked up in: earlier versions kept names with hidden characters, too."""
     name = unicodedata.normalize("NFC", identity).strip()
     if not name or len(name) > MAX_NAME_CHARACTERS:
         raise InputError(
             f"identity {name[:40]!r} has {len(name)} characters, expected 1 to {MAX_NAME_CHARACTERS}"
         )
-    # Cc control, Cs half of a surrogate pair, Zl and Zp line breaks: they garble lists, logs and events
+    # Cc control, Cs half of a surrogate pair, Zl and Zp line breaks: no version kept them.
     bad = next((c for c in name if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")), None)
     if bad is not None:
         raise InputError(f"identity {name!r} holds the control character {bad!r}, expected printable text")

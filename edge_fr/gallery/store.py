@@ -44,9 +44,11 @@ from edge_fr.gallery.people import (
     Provenance,
     checked_qualities,
     checked_sources,
+    known_identity,
     normalized_identity,
     utc,
 )
+from edge_fr.printable import printable
 from edge_fr.structures import Matches
 
 _MOST_NAMES_COMPARED = 10_000  # a fifth of a second
@@ -223,8 +225,11 @@ class Gallery:
         return total
 
     def remove(self, identity: str) -> int:
-        """Erases an identity, returns how many templates went; UnknownIdentityError, GalleryFileError."""
-        name = normalized_identity(identity)
+        """Erases an identity, returns how many templates went; UnknownIdentityError, GalleryFileError.
+
+        A name with hidden characters, from an earlier version, is known by what the list shows as well.
+        """
+        name = known_identity(identity)
         with self._writing("remove from") as db:
             person = self._enrolled(db, name)
             db.execute("DELETE FROM people WHERE id = ?", (person[0],))
@@ -311,6 +316,9 @@ class Gallery:
 
     def _enrolled(self, db: sqlite3.Connection, name: str) -> PersonRow:
         person = self._person(db, name)
+        if person is None and "\\" in name:
+            kept = (row[0] for row in db.execute("SELECT identity FROM people"))
+            person = next((self._person(db, one) for one in kept if printable(one) == name), None)
         if person is None:
             names = db.execute("SELECT identity FROM people LIMIT ?", (_MOST_NAMES_COMPARED,))
             close = difflib.get_close_matches(name, [row[0] for row in names])
@@ -321,7 +329,7 @@ class Gallery:
         return person
 
     def _template_rows(self, identity: str) -> list[TemplateRow]:
-        name = normalized_identity(identity)
+        name = known_identity(identity)
         with self._reading() as db:
             person = self._enrolled(db, name)
             rows = db.execute(f"{TEMPLATE} WHERE person = ? ORDER BY id", (person[0],)).fetchall()

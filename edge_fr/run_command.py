@@ -196,7 +196,7 @@ def line(event: dict[str, Any]) -> str:
     best = scores.get(event["identity"])
     score = "" if best is None else f" score {best:.2f}"
     reasons = "; ".join(event["decision"]["reasons"])
-    detail = f" ({reasons})" if reasons and event["type"] == "face.unrecognizable" else ""
+    detail = f" ({reasons})" if reasons and event["type"] != "face.ended" else ""
     when = f"{event['pts_ns'] / 1e9:9.2f} s"
     return f"{when}  track {event['track_id']:<4} {event['type']:<19} {who}{score}{detail}"
 

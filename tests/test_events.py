@@ -62,7 +62,11 @@ def test_an_event_has_the_published_form() -> None:
         "pts_ns": 1_500_000_000,
         "box_px": [64, 48, 128, 144],
         "box_norm": [0.1, 0.1, 0.2, 0.3],
-        "quality": {"score": 0.75, "reasons": ["head size 10 px, needs at least 16 px"]},
+        "quality": {
+            "score": 0.75,
+            "reasons": ["head size 10 px, needs at least 16 px"],
+            "codes": ["head_size"],
+        },
         "ri": None,
         "identity": "Grace",
         "candidates": [{"identity": "Grace", "score": 0.7123, "margin": 0.4}],
@@ -72,6 +76,7 @@ def test_an_event_has_the_published_form() -> None:
             "target_fpir": 0.01,
             "frames_used": 2,
             "reasons": [],
+            "codes": [],
         },
         "model": MODEL,
     }

@@ -110,6 +110,7 @@ def to_json(event: Event, *, candidates: bool = False) -> dict[str, Any]:
         values["quality"] = {
             "score": _rounded(face.quality),
             "reasons": [str(refusal) for refusal in face.refusals],
+            "codes": [refusal.component for refusal in face.refusals],
         }
         values["ri"] = _rounded(face.ri)
     if event.decision is not None:
@@ -131,6 +132,7 @@ def to_json(event: Event, *, candidates: bool = False) -> dict[str, Any]:
             "target_fpir": None if decision.target_fpir is None else _rounded(decision.target_fpir, 12),
             "frames_used": decision.frames_used,
             "reasons": [str(refusal) for refusal in decision.refusals],
+            "codes": [refusal.component for refusal in decision.refusals],
         }
         values["model"] = event.model
     if event.reason:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_fr.assignment import assign, could_be_exchanged
 from edge_fr.errors import InputError
 from edge_fr.structures import Faces, Frame
 
@@ -90,12 +91,26 @@ class _Tracks:
         """
         x, y = centres[:, 0] - self.centres[:, :1], centres[:, 1] - self.centres[:, 1:]
         growth = np.log(sizes) - np.log(self.sizes)[:, None]
-        variance = self.covariance[:, 0] + _place_noise(self.sizes)
-        size_variance = _SIZE_JITTER**2 + (_SIZE_DRIFT * (now_ns - self.seen_ns) * 1e-9) ** 2
-        width = 2 * np.log(variance) + np.log(size_variance)
+        variance, size_variance = self._variances(now_ns)
         rated: _Floats = (x * x + y * y) / (variance * self.sizes**2)[:, None]
-        rated += growth * growth / size_variance[:, None] + (width - _GATE)[:, None]
+        rated += growth * growth / size_variance[:, None] + self.expected(now_ns)[:, None]
         return rated
+
+    def expected(self, now_ns: int) -> _Floats:
+        """(T,): what `rate` gives a face that is just where and as large as its track says."""
+        variance, size_variance = self._variances(now_ns)
+        return np.asarray(2 * np.log(variance) + np.log(size_variance) - _GATE, np.float64)
+
+    def _variances(self, now_ns: int) -> tuple[_Floats, _Floats]:
+        """Of the place and of the logarithm of the size of a face of each track."""
+        place = self.covariance[:, 0] + _place_noise(self.sizes)
+        seconds = (now_ns - self.seen_ns) * 1e-9
+        return place, np.asarray(_SIZE_JITTER**2 + (_SIZE_DRIFT * seconds) ** 2, np.float64)
+
+    def close(self, centres: _Floats) -> NDArray[np.bool_]:
+        """(T, N): whether the track is so close to the face that it may be in its way."""
+        apart = np.linalg.norm(self.centres[:, None] - centres, axis=2)
+        return np.asarray(apart < _CLOSE * self.sizes[:, None], np.bool_)
 
     def correct(self, rows: NDArray[np.intp], centres: _Floats, sizes: _Floats, now_ns: int) -> None:
         """Takes in one face for each of `rows`."""
@@ -112,6 +127,8 @@ class _Tracks:
         self.seen_ns[rows] = now_ns
 
 
+_SURPRISE = 6.0  # one face in ten of a track is rated worse by as much than one where it should be
+_CLOSE = 2.5  # face sizes; a turn beside somebody may be an exchange
 _PATIENCE = 2.5  # a track is kept for as many times what lies between two frames, so that one may miss a face
 _LONGEST_NS = 10_000_000_000  # but no longer than that: slower, nobody is followed
 
@@ -132,7 +149,7 @@ class Tracker:
     backwards, since places or times before and after do not compare.
 
     `unsure` faces are those that somebody else may be: their track was out of sight for `doubt_ns` or longer,
-    or another track or face was about as near.
+    or another track or face was about as near, or they did beside another track what was not to be expected.
 
     The camera is assumed to stand still or to turn slowly. Memory holds at most the faces of the
     last `keep_ns`. Frames of a second camera, and boxes or scores that are not finite, are an
@@ -195,10 +212,13 @@ class Tracker:
 
         def match(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> None:
             # A place is spread over slow_s squared as much: nearly any is likelier than a new face's.
-            costs = self._tracks[rows].rate(centres[columns], sizes[columns], now_ns) - 4 * np.log(slow_s)
-            r, c = assign(costs)
+            some = self._tracks[rows]
+            costs = some.rate(centres[columns], sizes[columns], now_ns)
+            r, c = assign(costs - 4 * np.log(slow_s))
             track_of[columns[c]] = rows[r]
-            unsure[columns[c]] = _could_be_exchanged(costs, r, c)
+            beside_others = self._tracks.close(centres[columns[c]]).sum(axis=0) > 1
+            surprising = costs[r, c] - some.expected(now_ns)[r] > _SURPRISE
+            unsure[columns[c]] = could_be_exchanged(costs, r, c) | (beside_others & surprising)
 
         tracks = self._tracks
         match(np.arange(len(tracks)), np.flatnonzero(strong))
@@ -263,77 +283,6 @@ class Tracker:
     def _drop(self, rows: NDArray[np.bool_]) -> None:
         self.brief += int(self._tracks.faces[rows & (self._tracks.ids == 0)].sum())
         self._tracks = self._tracks[~rows]
-
-
-def assign(costs: _Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns of the pairs with the least total cost; a cost of 0 or more is never taken.
-
-    The optimum, not the nearest pair first: when two people side by side have walked further than
-    the space between them, the nearest pair is the wrong one, and taking it leaves both wrong.
-    """
-    possible = costs < 0
-    rows_choice, columns_choice = possible.sum(axis=1), possible.sum(axis=0)
-    # Most faces have one track within reach, which has only them: these need no search.
-    single = possible & (rows_choice == 1)[:, None] & (columns_choice == 1)
-    rows, columns = np.nonzero(single)
-    rows_left = np.flatnonzero((rows_choice > 0) & ~single.any(axis=1))
-    columns_left = np.flatnonzero((columns_choice > 0) & ~single.any(axis=0))
-    if len(rows_left) == 0:
-        return rows, columns
-    left = np.minimum(costs[np.ix_(rows_left, columns_left)], 0)
-    if len(rows_left) <= len(columns_left):
-        chosen = np.stack([np.arange(len(rows_left)), _shortest_paths(left)])
-    else:
-        chosen = np.stack([_shortest_paths(left.T), np.arange(len(columns_left))])
-    chosen = chosen[:, left[chosen[0], chosen[1]] < 0]
-    return np.append(rows, rows_left[chosen[0]]), np.append(columns, columns_left[chosen[1]])
-
-
-def _could_be_exchanged(
-    costs: _Floats, rows: NDArray[np.intp], columns: NDArray[np.intp]
-) -> NDArray[np.bool_]:
-    """For each pair, whether the track could as well have another of the faces, or the face another track."""
-    near = np.minimum(costs, 0.0)  # what is out of reach is no rival
-    taken = near[rows, columns]
-    rivals = near.copy()
-    rivals[rows, columns] = np.inf
-    rival = np.minimum(
-        rivals[rows].min(axis=1, initial=np.inf), rivals[:, columns].min(axis=0, initial=np.inf)
-    )
-    return np.asarray((rival < 0) & (rival - taken < _SAME_PLACE), np.bool_)
-
-
-def _shortest_paths(costs: _Floats) -> NDArray[np.intp]:
-    """The column of every row in the cheapest full assignment, for no more rows than columns.
-
-    The Hungarian method in its form with shortest augmenting paths (Jonker and Volgenant 1987).
-    """
-    n, m = costs.shape
-    row_price, column_price = np.zeros(n), np.zeros(m)
-    column_of, row_of = np.full(n, -1), np.full(m, -1)
-    for start in range(n):
-        length, before = np.full(m, np.inf), np.full(m, -1)
-        done = np.zeros(m, np.bool_)
-        seen_rows = []
-        row, shortest = start, 0.0
-        while True:
-            through = shortest + costs[row] - row_price[row] - column_price
-            nearer = ~done & (through < length)
-            length[nearer], before[nearer] = through[nearer], row
-            column = int(np.where(done, np.inf, length).argmin())
-            shortest = float(length[column])
-            done[column] = True
-            if row_of[column] < 0:
-                break
-            row = int(row_of[column])
-            seen_rows.append(row)
-        row_price[start] += shortest
-        row_price[seen_rows] += shortest - length[column_of[seen_rows]]
-        column_price[done] -= shortest - length[done]
-        while column >= 0:
-            row_of[column] = row = before[column]
-            column, column_of[row] = column_of[row], column
-    return column_of
 
 
 def _measure(faces: Faces) -> tuple[_Floats, _Floats]:

@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_fr.assignment import assign
 from edge_fr.errors import InputError
 from edge_fr.structures import Faces, Frame
-from edge_fr.track import Tracker, assign
+from edge_fr.track import Tracker
 
 MS = 1_000_000
 NOW = datetime.now(timezone.utc)

@@ -159,8 +159,8 @@ def draw(
         visible = 1 - float((covered * alpha).sum() / max(alpha.sum(), 1e-6))
         covered = np.maximum(covered, alpha)
         inside = size / 2 < centre[0] < WIDTH - size / 2
-        if inside and visible > 0.6:
-            sights.append(Sight(name, centre, size))
+        if inside:
+            sights.append(Sight(name, centre, size, visible > 0.6))
     noisy = image + rng.normal(0, 3, image.shape)
     return np.clip(noisy, 0, 255).astype(np.uint8), sights
 

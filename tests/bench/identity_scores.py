@@ -14,11 +14,12 @@ from edge_fr.structures import Decision, Faces
 
 
 class Sight(NamedTuple):
-    """A face that can be seen: whose, where (centre in px), and how large (side in px)."""
+    """A face: whose, where (centre in px), how large (side in px), and whether it is not mostly hidden."""
 
     name: str
     centre: NDArray[np.float64]
     size: float
+    visible: bool
 
 
 @dataclass
@@ -43,12 +44,11 @@ class Tally:
         decisions: Mapping[int, Decision],
         enrolled: frozenset[str],
     ) -> None:
-        """One frame: who can be seen, and what the pipeline says."""
+        """One frame: who is there, and what the pipeline says; hidden faces do not count."""
         worn: Counter[str] = Counter()
-        self._seen += len(sights)
-        self._found += len(faces)
+        self._seen += sum(sight.visible for sight in sights)
         for sight in sights:
-            if sight.name in enrolled:
+            if sight.visible and sight.name in enrolled:
                 self.enrolled_seen.setdefault(sight.name, t)
         for face in faces:
             assert face.track_id is not None
@@ -59,7 +59,11 @@ class Tally:
             centre = (face.box[:2] + face.box[2:]) / 2
             near = min(sights, key=lambda s: float(np.linalg.norm(s.centre - centre)), default=None)
             if near is None or np.linalg.norm(near.centre - centre) > near.size / 2:
+                self._found += 1  # a face of nobody
                 continue
+            if not near.visible:
+                continue
+            self._found += 1
             self._pairs[near.name, face.track_id] += 1
             if face.track_id not in self._ids[near.name][-1:]:
                 self._ids[near.name].append(face.track_id)

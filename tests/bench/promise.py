@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.impostor_scores import _rows, draw_looks, embed
-from calibration.score_tables import RI_BANDS, Looks, _usable, one_person
+from calibration.score_tables import Looks, _usable, one_person
 from edge_fr.decide import DecisionPolicy
 from edge_fr.embed import Embedder
 from edge_fr.engine import ModelCard, open_engine

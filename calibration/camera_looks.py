@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 
 from edge_fr.structures import CROP_SIDE_PX
 
-SIDES_PX = 8.0, 64.0  # of the whole crop; the face's box takes 78/112 of it
+LEAST_PX = 8.0  # the side of the whole crop; the face's box takes 78/112 of it, its eyes are 35/112 apart
+LEAST_WITHOUT_INDEX_PX = 26.0  # what the gate lets pass where nothing tells which small faces are hopeless
+MOST_PX = 64.0
 _DOWN = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC)
 _UP = (cv2.INTER_CUBIC, cv2.INTER_LINEAR, cv2.INTER_LANCZOS4)
 
 
-def camera_look(crop: NDArray[np.uint8], name: str, number: int) -> NDArray[np.uint8]:
-    """Look `number` at the (112, 112, 3) crop; the same for the same name and number."""
+def camera_look(
+    crop: NDArray[np.uint8], name: str, number: int, *, least_px: float = LEAST_PX
+) -> NDArray[np.uint8]:
+    """Look `number` at the (112, 112, 3) crop, `least_px` wide or wider; the same for the same arguments."""
     rng = np.random.default_rng([zlib.crc32(name.encode()), number])
     if rng.random() < 0.5:
         crop = np.ascontiguousarray(crop[:, ::-1])
@@ -36,7 +40,7 @@ def camera_look(crop: NDArray[np.uint8], name: str, number: int) -> NDArray[np.u
     if rng.random() < 0.3:
         picture += rng.normal(0, rng.uniform(3, 15), picture.shape)
     level = picture.clip(0, 255).astype(np.uint8)
-    side = round(float(np.exp(rng.uniform(*np.log(SIDES_PX)))))
+    side = round(float(np.exp(rng.uniform(*np.log((least_px, MOST_PX))))))
     small = np.asarray(cv2.resize(level, (side, side), interpolation=int(rng.choice(_DOWN))), np.uint8)
     if side >= 16 and rng.random() < 0.4:
         _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 91))])

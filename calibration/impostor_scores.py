@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.camera_looks import camera_look
+from calibration.camera_looks import LEAST_PX, LEAST_WITHOUT_INDEX_PX, camera_look
 from calibration.cards import change_card, own_file
 from calibration.score_tables import (
     ALIKE_SHARE,
@@ -113,11 +113,14 @@ def embed(embedder: Embedder, paths: list[Path], eyes: tuple[Point, Point] | Non
 
 
 def draw_looks(embedder: Embedder, paths: list[Path], eyes: tuple[Point, Point] | None, count: int) -> Looks:
-    """`count` drawn looks at each picture."""
+    """`count` drawn looks at each picture, of sizes at which the gate lets a face pass."""
     vectors, ri = [], []
+    least_px = LEAST_PX if embedder.tells_ri else LEAST_WITHOUT_INDEX_PX
     for path in paths:
         crop = read_crop(path, eyes)
-        found = embedder.embed(np.stack([camera_look(crop, path.name, number) for number in range(count)]))
+        found = embedder.embed(
+            np.stack([camera_look(crop, path.name, number, least_px=least_px) for number in range(count)])
+        )
         vectors.append(found.vectors)
         ri.append(found.ri)
     told = None if ri[0] is None else np.stack([row for row in ri if row is not None])

@@ -55,6 +55,11 @@ class Embedder:
         """The recognizer's card."""
         return self._card
 
+    @property
+    def tells_ri(self) -> bool:
+        """Whether the recognizer says how recognizable a face is."""
+        return "ri" in self._scores
+
     def embed(self, crops: NDArray[np.uint8]) -> Embeddings:
         """Embeds (N, 112, 112, 3) uint8 BGR crops; N may be 0."""
         if len(crops) == 0:

@@ -258,6 +258,7 @@ class Fleet:
         last = [*lane.pipeline.finish(), *turns(lane.camera, lane.pipeline)]
         lane.unfollowed = lane.pipeline.unfollowed
         self.summary.unfollowed += lane.unfollowed
+        self.summary.too_slow |= lane.pipeline.too_slow
         return deliver(last, self._sinks, self.summary)
 
     def _pause_s(self, now_ns: int) -> float:

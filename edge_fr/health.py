@@ -33,6 +33,7 @@ class HealthCheck:
       are kept, and nobody learns of them;
     - the gallery has been in trouble, and was last read more than 10 s ago: people who were removed since are
       still recognized, those who were enrolled are not;
+    - frames of a camera come so far apart that nobody can be followed, and so nobody is reported;
     - no camera is online, of those that have not come to their end.
 
     A camera that is away while another is online is told in the details and is no failure: one camera at
@@ -75,6 +76,9 @@ class HealthCheck:
         expected = [state for state, _ in cameras.values() if state != "ENDED"]
         if expected and not any(state in ("RUNNING", "STALE") for state in expected):
             reasons.append("no camera is online")
+        for lane in self._lanes:
+            if lane.pipeline.too_slow:
+                reasons.append(f"{lane.camera.name}: frames come more than 10 s apart, so nobody is reported")
         receivers: dict[str, Any] = {}
         if self._outbox is not None:
             try:

@@ -206,6 +206,8 @@ def tell(summary: Summary) -> None:
     text = f"{summary.frames} frames in {summary.wall_s:.1f} s ({summary.fps:.1f} a second), {events}"
     if summary.damaged:
         text += f"; {summary.damaged} frames damaged"
+    if summary.too_slow:
+        text += "; frames came more than 10 s apart, so nobody could be followed or reported"
     if summary.unfollowed:
         text += f"; {summary.unfollowed} faces seen too briefly to follow"
     if summary.dropped:

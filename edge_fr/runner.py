@@ -32,7 +32,8 @@ class Sink(Protocol):
 class Summary:
     """What a run did: `dropped` frames were replaced by newer ones, `late` ones came too late to be
     announced as now, `damaged` ones could not be decoded, `skipped` pictures could not be read;
-    `unfollowed` faces came and went and were never in a track. `stages` tells by stage what one frame took
+    `unfollowed` faces came and went and were never in a track. `too_slow` says that frames came so far apart
+    that nobody could be followed, and so nobody was reported. `stages` tells by stage what one frame took
     (p50_ms, p95_ms, without the first, in which models take their memory) and all of them (total_s, of the
     last run where several had this summary); those of models, `engine:`, are part of their stages' times."""
 
@@ -41,6 +42,7 @@ class Summary:
     late: int = 0
     faces: int = 0
     unfollowed: int = 0
+    too_slow: bool = False
     wall_s: float = 0.0
     events: Counter[str] = field(default_factory=Counter)
     damaged: int = 0
@@ -103,6 +105,7 @@ def run(
         summary.damaged += losses.damaged
         summary.skipped += () if isinstance(source, Camera) else source.skipped
         summary.unfollowed += pipeline.unfollowed - unfollowed_before
+        summary.too_slow |= pipeline.too_slow
         summary.wall_s += time.perf_counter() - started
         summary.stages = times.summary()
     return summary

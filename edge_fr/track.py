@@ -245,7 +245,6 @@ class Tracker:
         self._ended = ()
         self._end(np.ones(len(self._tracks), np.bool_))
         self._camera = None
-        self._interval_ns = 0.0
         return self._ended
 
     def _advance(self, frame: Frame) -> None:
@@ -253,6 +252,7 @@ class Tracker:
         frame_size = frame.image.shape[:2]
         if self._camera is None:
             self._camera, self._frame_size, self._now_ns = frame.camera, frame_size, frame.pts_ns
+            self._interval_ns = 0.0
         if frame.camera != self._camera:
             raise InputError(
                 f"this tracker follows camera {self._camera!r} and got a frame of {frame.camera!r}; "

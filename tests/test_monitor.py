@@ -25,7 +25,10 @@ SECOND = 1_000_000_000
 
 def lanes(**states: str) -> Any:
     return [
-        SimpleNamespace(camera=SimpleNamespace(name=name, state=state, reason=f"why {name}"))
+        SimpleNamespace(
+            camera=SimpleNamespace(name=name, state=state, reason=f"why {name}"),
+            pipeline=SimpleNamespace(too_slow=name.startswith("slow")),
+        )
         for name, state in states.items()
     ]
 
@@ -171,6 +174,12 @@ def test_a_gallery_in_trouble_is_a_detail_at_first_and_a_failure_when_it_lasts()
     people.trouble = None  # nobody has asked for longer: it was sound when it was last read
     assert check.report().ok
     assert "gallery" not in HealthCheck(lanes(door="RUNNING")).report().details
+
+
+def test_a_camera_whose_frames_are_too_far_apart_to_follow_anybody_is_a_failure() -> None:
+    health = HealthCheck(lanes(slow_door="RUNNING", hall="RUNNING")).report()
+    assert health.reasons == ("slow_door: frames come more than 10 s apart, so nobody is reported",)
+    assert HealthCheck(lanes(hall="RUNNING")).report().ok
 
 
 def test_a_loop_that_stands_still_is_a_failure_until_it_turns_again() -> None:

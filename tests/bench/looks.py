@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edge_fr._files import cache_folder
 from edge_fr.decide import DecisionPolicy
-from edge_fr.gallery import score_threshold
+from edge_fr.gallery import Cohort, NameThreshold
 from edge_fr.networks import Networks, open_networks
 from edge_fr.quality import QualityPolicy
 from export.training.config import read_config
@@ -50,7 +50,8 @@ class Looks:
         self.people, self.rows = people, np.delete(rows, best)
         templates = [networks.embedder.templates(faces.crops[part]) for part in _batches(rows[best])]
         self._templates = np.concatenate(templates)
-        self._threshold = score_threshold(networks.embedder.card, POLICY.target_fpir, len(people)).score
+        self._cohort = Cohort.of(self._templates)
+        self._needed = NameThreshold(networks.embedder.card, POLICY.target_fpir)
 
     def ask(self, change: Change) -> NDArray[np.float64]:
         """For each look the gate's index, the recognizer's, and whether an enrolled person was found and a
@@ -62,14 +63,28 @@ class Looks:
             assert found.ri is not None
             scores = found.vectors @ self._templates.T
             own = self.people == self._faces.identity[part][:, None]
-            others = np.sort(np.where(own, -1.0, scores), axis=1)
-            right = self._is_named(scores[own], others[:, -1])
-            wrong = self._is_named(others[:, -1], others[:, -2])
+            ordered = np.sort(np.where(own, -1.0, scores), axis=1)
+            others = (scores.sum(axis=1) - scores[own]) / (len(self.people) - 1)
+            right = self._is_named(scores[own], ordered[:, -1], others, found.ri)
+            others = others - (ordered[:, -1] - others) / (
+                len(self.people) - 2
+            )  # without the stranger's best
+            wrong = self._is_named(ordered[:, -1], ordered[:, -2], others, found.ri)
             told.append(np.stack([self._gate(crops), found.ri, right, wrong], axis=1))
         return np.concatenate(told).astype(np.float64)
 
-    def _is_named(self, score: NDArray[np.float32], following: NDArray[np.float32]) -> NDArray[np.bool_]:
-        return (score >= self._threshold) & (score - following >= POLICY.margin)
+    def _is_named(
+        self,
+        score: NDArray[np.float32],
+        following: NDArray[np.float32],
+        others: NDArray[np.float32],
+        ri: NDArray[np.float32],
+    ) -> NDArray[np.bool_]:
+        needed = [
+            self._needed.look(self._cohort, ri=float(r), others=float(o))
+            for r, o in zip(ri, others, strict=True)
+        ]
+        return np.asarray((score >= needed) & (score - following >= POLICY.margin), np.bool_)
 
 
 def _batches(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:

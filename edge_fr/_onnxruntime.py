@@ -15,7 +15,7 @@ from edge_fr.engine import Device, ModelCard, TensorSpec, check_feeds, check_fin
 from edge_fr.errors import EngineError, MissingDependencyError
 
 try:
-    import onnxruntime
+    import onnxruntime as onnxruntime  # for calibration, too
     from onnxruntime.capi import onnxruntime_pybind11_state as ort
 except ModuleNotFoundError as error:
     raise MissingDependencyError(

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from edge_fr.cards import read_card
 from edge_fr.engine import Device, ModelCard, TensorSpec, check_feeds, check_finite
-from edge_fr.errors import EngineError, MissingDependencyError
+from edge_fr.errors import EngineError, MissingDependencyError, install_command
 
 try:
     import onnxruntime as onnxruntime  # for calibration, too
     from onnxruntime.capi import onnxruntime_pybind11_state as ort
 except ModuleNotFoundError as error:
     raise MissingDependencyError(
-        f'running an .onnx file needs onnxruntime ({error}); install it with: pip install "edge-fr[cpu]"'
+        f"running an .onnx file needs onnxruntime ({error}); install it with: {install_command('cpu')}"
     ) from error
 
 # onnxruntime's exceptions share no base below Exception.
@@ -153,8 +153,8 @@ def _spec(arg: Any) -> TensorSpec:
 
 
 def _no_device(path: Path, device: Device, found: str) -> str:
-    package = "onnxruntime-gpu[cuda,cudnn]" if device == "cuda" else "edge-fr[cpu]"
+    other = "pip install 'onnxruntime-gpu[cuda,cudnn]'" if device == "cuda" else install_command("cpu")
     return (
         f"{path} was to run on {device}, but {found}; ask for another device, or install what {device} "
-        f'needs: pip uninstall onnxruntime onnxruntime-gpu, then pip install "{package}"'
+        f"needs: pip uninstall onnxruntime onnxruntime-gpu, then {other}"
     )

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from edge_fr.errors import InputError, MissingDependencyError
+from edge_fr.errors import InputError, MissingDependencyError, install_command
 from edge_fr.references import expand, is_reference
 
 try:
@@ -20,7 +20,7 @@ try:
 except ImportError as error:
     raise MissingDependencyError(
         f"a configuration file needs pydantic and PyYAML ({error}); install them with: "
-        f'pip install "edge-fr[site]"'
+        f"{install_command('site')}"
     ) from error
 
 _PASSWORD = re.compile(r"^[a-z0-9+]+://[^/@:]*:(?P<password>[^/]*)@")

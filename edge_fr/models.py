@@ -15,7 +15,7 @@ from typing import NamedTuple
 from edge_fr._files import cache_folder
 from edge_fr.cards import file_digest, read_card
 from edge_fr.engine import ModelCard
-from edge_fr.errors import CardError, ModelError, ModelNotFoundError
+from edge_fr.errors import CardError, ModelError, ModelNotFoundError, install_command
 
 SHIPPED = ("recognizer", "recognizer-gate")  # with the package
 _WEIGHTS = Path(__file__).parent / "weights"
@@ -117,7 +117,7 @@ def resolve(name_or_path: str | Path) -> Path:
         path = _WEIGHTS / f"{name}.onnx"
         if not path.is_file():
             raise ModelNotFoundError(
-                f"{path} is not there, though it comes with the package; install it again"
+                f"{path} is not there, though it comes with the package: {install_command()}"
             )
         return path
     if name in MODELS:
@@ -174,7 +174,7 @@ def verify(names: Collection[str] | None = None, *, models: Mapping[str, NamedMo
     if lines:
         raise ModelError(
             f"models are not usable:{''.join(lines)}\n`edge-fr models pull` fetches {', '.join(models)}; "
-            f"what came with the package is mended by installing it again. {OFFLINE}"
+            f"what came with the package is mended by {install_command()}. {OFFLINE}"
         )
     return names
 

@@ -252,7 +252,7 @@ def test_without_gstreamer_the_error_holds_the_commands_that_install_it() -> Non
     )
     assert "MissingDependencyError: GStreamer cannot be used from Python" in done.stderr
     assert "sudo apt install gstreamer1.0-plugins-base" in done.stderr
-    assert "pip install 'edge-fr[streams]'" in done.stderr
+    assert "pip install '.[streams]'" in done.stderr
 
 
 def test_without_gstreamer_auto_takes_opencv_for_a_network_camera(camera: Camera) -> None:

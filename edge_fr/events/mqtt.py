@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from edge_fr.errors import DeliveryError, InputError, MissingDependencyError, RefusedError
+from edge_fr.errors import DeliveryError, InputError, MissingDependencyError, RefusedError, install_command
 from edge_fr.events.delivery import Letter
 from edge_fr.events.homeassistant import camera_sensor, topic_part
 
@@ -243,7 +243,7 @@ def load() -> Any:
     try:
         import paho.mqtt.client as mqtt
     except ImportError as error:
-        raise MissingDependencyError(f"MQTT needs paho ({error}): `pip install 'edge-fr[mqtt]'`") from error
+        raise MissingDependencyError(f"MQTT needs paho ({error}): {install_command('mqtt')}") from error
     return mqtt
 
 

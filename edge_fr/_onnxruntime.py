@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fr.cards import read_card
+from edge_fr.cores import core_limit
 from edge_fr.engine import Device, ModelCard, TensorSpec, check_feeds, check_finite
 from edge_fr.errors import EngineError, MissingDependencyError, install_command
 
@@ -52,8 +53,9 @@ _LOG_ERRORS_ONLY = 3
 class OnnxRuntimeEngine:
     """An ONNX file run by onnxruntime on one device, and on no other.
 
-    `threads` bounds the CPU threads of one call (None: all cores). Raises EngineError for a file that
-    is damaged or has parts missing and for a device that is not there, CardError for one without card.
+    `threads` bounds the CPU threads of one call (None: all cores that this process may use). Raises
+    EngineError for a file that is damaged or has parts missing and for a device that is not there,
+    CardError for one without card.
     """
 
     def __init__(self, path: Path, *, device: Device = "cpu", threads: int | None = None) -> None:
@@ -69,7 +71,7 @@ class OnnxRuntimeEngine:
             onnxruntime.preload_dlls()  # CUDA and cuDNN that pip installed are not found otherwise
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _LOG_ERRORS_ONLY
-        options.intra_op_num_threads = threads or 0
+        options.intra_op_num_threads = threads or core_limit() or 0
         # Threads that spin while they wait take the cores from the other sessions of the process.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if saturates(platform.machine(), _cpuinfo()):

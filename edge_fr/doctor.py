@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from edge_fr._probes import CUDA_PROVIDER, DRIVER, GSTREAMER, ONNXRUNTIME, Run, run_command
+from edge_fr.cores import core_count
 from edge_fr.errors import ModelError, install_command
 from edge_fr.models import SHIPPED, list_models, verify
 from edge_fr.stream.pipelines import APT_COMMAND, DECODERS, MAY_BE_INSTALLED, choose_decoder
@@ -84,12 +85,19 @@ def _cpu(root: Path) -> Finding:
         return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
     cpu, memory = read("cpuinfo"), read("meminfo")
-    parts = [cpu.get("model name", platform.machine()), f"{os.cpu_count()} cores"]
+    parts = [cpu.get("model name", platform.machine()), _cores(root)]
     if "MemTotal" in memory:
         parts.append(f"{int(memory['MemTotal'].split()[0]) / 2**20:.1f} GiB memory")
     present = (cpu.get("flags") or cpu.get("Features") or "").split()
     parts += [flag for flag in _CPU_FLAGS if flag in present]
     return Finding("cpu", "ok", ", ".join(parts))
+
+
+def _cores(root: Path) -> str:
+    all_of_them, ours = os.cpu_count(), core_count(root)
+    return (
+        f"{all_of_them} cores" if ours == all_of_them else f"{ours} of {all_of_them} cores for this process"
+    )
 
 
 def _jetson(root: Path) -> list[Finding]:

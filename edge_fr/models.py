@@ -1,8 +1,9 @@
 """The named models: what they are and where their files lie on this machine.
 
 The recognizer and its gate were trained here and come with the package; `edge_fr.fetch` brings the
-others into the cache, which is $EDGE_FR_CACHE or ~/.cache/edge-fr. A machine without a network is given
-a copy of another machine's folder `<cache>/models`.
+others into the cache, which is $EDGE_FR_CACHE, ~/.cache/edge-fr, or, where there is no home folder,
+/var/cache/edge-fr. A machine without a network is given a copy of another machine's folder
+`<cache>/models`.
 """
 
 from __future__ import annotations
@@ -19,10 +20,6 @@ from edge_fr.errors import CardError, ModelError, ModelNotFoundError, install_co
 
 SHIPPED = ("recognizer", "recognizer-gate")  # with the package
 _WEIGHTS = Path(__file__).parent / "weights"
-OFFLINE = (
-    "Without a network: run `edge-fr models pull` on another machine, copy its folder "
-    "~/.cache/edge-fr/models to the same place here, and check the copy with `edge-fr models verify`"
-)
 
 
 @dataclass(frozen=True)
@@ -106,6 +103,14 @@ def models_folder() -> Path:
     return cache_folder() / "models"
 
 
+def offline() -> str:
+    """How a machine without a network gets its models."""
+    return (
+        "Without a network: run `edge-fr models pull` on another machine, copy its folder "
+        f"~/.cache/edge-fr/models to {models_folder()} here, and check the copy with `edge-fr models verify`"
+    )
+
+
 def resolve(name_or_path: str | Path) -> Path:
     """The file of a named model, or the given path as it is.
 
@@ -124,7 +129,7 @@ def resolve(name_or_path: str | Path) -> Path:
         path = pulled_path(name)
         if not path.is_file():
             raise ModelNotFoundError(
-                f"{path} is not there; `edge-fr models pull {name}` fetches it. {OFFLINE}"
+                f"{path} is not there; `edge-fr models pull {name}` fetches it. {offline()}"
             )
         return path
     path = Path(name_or_path)
@@ -174,7 +179,7 @@ def verify(names: Collection[str] | None = None, *, models: Mapping[str, NamedMo
     if lines:
         raise ModelError(
             f"models are not usable:{''.join(lines)}\n`edge-fr models pull` fetches {', '.join(models)}; "
-            f"what came with the package is mended by {install_command()}. {OFFLINE}"
+            f"what came with the package is mended by {install_command()}. {offline()}"
         )
     return names
 

@@ -26,6 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EdgeFrError as error:
         print(f"edge-fr: {error}", file=sys.stderr)
         return 1
+    except PermissionError as error:  # of a folder on the way to a file, wherever it was looked for
+        if error.filename is None:
+            raise
+        print(f"edge-fr: {error.strerror}: {error.filename}; `namei -l` shows whose it is", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

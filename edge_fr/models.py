@@ -8,6 +8,7 @@ others into the cache, which is $EDGE_FR_CACHE, ~/.cache/edge-fr, or, where ther
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,7 @@ def resolve(name_or_path: str | Path) -> Path:
         return path
     if name in MODELS:
         path = pulled_path(name)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise ModelNotFoundError(
                 f"{path} is not there; `edge-fr models pull {name}` fetches it. {offline()}"
             )
@@ -156,7 +157,7 @@ def list_models() -> list[Row]:
     return [
         *(Row(name, c.task, c.licence, True, path) for name, path in shipped for c in (read_card(path),)),
         *(
-            Row(name, model.card.task, model.card.licence, path.is_file(), path)
+            Row(name, model.card.task, model.card.licence, os.path.isfile(path), path)
             for name, model in MODELS.items()
             for path in (pulled_path(name),)
         ),
@@ -170,7 +171,7 @@ def verify(names: Collection[str] | None = None, *, models: Mapping[str, NamedMo
     ModelError that names every file which is absent, differs from what was pulled or shipped, or carries
     the card of another version of edge_fr.
     """
-    pulled = [name for name in models if pulled_path(name).is_file()]
+    pulled = [name for name in models if os.path.isfile(pulled_path(name))]
     names = list(names or [*SHIPPED, *(pulled or models)])
     faults = {
         name: file_fault(resolve(name)) if name in SHIPPED else fault(named(name, models)) for name in names
@@ -208,7 +209,7 @@ def fault(model: NamedModel) -> str | None:
 def file_fault(path: Path) -> str | None:
     """How the file differs from the sha256 that is recorded beside it, or None."""
     record = path.with_suffix(".sha256")
-    if not path.is_file():
+    if not os.path.isfile(path):
         return f"{path} is not there"
     if not record.is_file():
         return f"{record} is not there; copy the folder whole"

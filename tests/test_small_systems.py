@@ -170,3 +170,51 @@ def test_a_stdout_on_a_full_disk_is_an_error_that_is_explained(place: Path) -> N
         assert done.returncode == 1
         assert done.stderr.splitlines()[-1].endswith("to stdout: No space left on device")
         assert "Exception ignored" not in done.stderr
+
+
+FORBIDDEN = """
+import os, sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from edge_fr.cli import main
+def said(*words):
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()) as errors:
+        status = main(words)
+    return f"{status} {errors.getvalue().strip()}"
+# What it takes is loaded while it may be read.
+said("enroll", "Ada", "zoé.png"), said("models", "verify"), said("audit", "zoé.png")
+os.setgroups([]), os.setgid(12345), os.setuid(12345)
+for words in (
+    ["run", "closed/x.mp4"],
+    ["run", "zoé.png", "--events", "closed/x.jsonl"],
+    ["audit", "zoé.png", "-o", "closed/x"],
+    ["run", "zoé.png", "--detector", "closed/x.onnx"],
+    ["models", "show", "closed/x.onnx"],
+    ["gallery", "list", "--gallery", "closed/x.db"],
+):
+    print(said(*words))
+os.environ["EDGE_FR_CACHE"] = "closed"
+print(said("models", "list"))
+print(said("models", "verify", "yunet"))
+"""
+
+
+def test_a_folder_that_this_user_may_not_enter_is_named(place: Path) -> None:
+    as_root("setpriv")
+    (place / "closed").mkdir(mode=0o700)
+    for folder in place.parents[:2]:  # pytest's own, which are for their owner alone
+        folder.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", FORBIDDEN],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "EDGE_FR_CACHE": str(place / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    *denied, listed, verified = done.stdout.splitlines()[:8]
+    assert all(line.startswith("1 edge-fr: ") and "Permission denied" in line for line in denied), denied
+    assert len([line for line in denied if "closed/x" in line]) == 6
+    assert listed == "0 "
+    assert verified.startswith("1 edge-fr: models are not usable:")

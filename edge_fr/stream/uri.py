@@ -79,7 +79,11 @@ def parse(uri: str | int | Path) -> Address:
 
 
 def _path(path: Path, shown: str) -> Address:
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # a folder on the way that this user may not enter, or a name without end
+        raise SourceOpenError(f"cannot open {shown!r}: {error.strerror}") from error
+    if is_folder:
         return Address("folder", str(path.absolute()), shown, path.resolve().name)
     if not path.exists():
         raise SourceOpenError(f"there is no file or folder {shown!r}, expected {EXPECTED}")

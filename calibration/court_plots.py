@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from edge_fr.errors import MissingDependencyError
+from edge_fr.errors import MissingDependencyError, install_command
 
 try:
     from matplotlib.figure import Figure
 except ImportError as error:
     raise MissingDependencyError(
-        f"a court's page needs matplotlib ({error}); install it with: pip install -e '.[calibration]'"
+        f"a court's page needs matplotlib ({error}); install it with: {install_command('calibration')}"
     ) from error
 
 Json = dict[str, Any]

@@ -11,7 +11,7 @@ from calibration.datasets.dataset import Dataset
 from calibration.discard import DISCARD_FAR, SHARES
 from calibration.evaluate import Recognition
 from calibration.metrics import Floats, Ranked
-from edge_fr.errors import MissingDependencyError
+from edge_fr.errors import MissingDependencyError, install_command
 
 try:
     from matplotlib import colormaps
@@ -20,7 +20,7 @@ try:
     from matplotlib.lines import Line2D
 except ImportError as error:
     raise MissingDependencyError(
-        f"drawing curves needs matplotlib ({error}); install it with: pip install -e '.[calibration]'"
+        f"drawing curves needs matplotlib ({error}); install it with: {install_command('calibration')}"
     ) from error
 
 # Okabe and Ito's colours, which most colour-blind people can tell apart, without the yellow.

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
+from edge_fr._onnxruntime import onnxruntime  # imported there, where its telemetry is off
 from edge_fr.errors import InputError, ModelError
 
 Floats = NDArray[np.float32]

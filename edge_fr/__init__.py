@@ -1,12 +1,18 @@
 """Face recognition at the edge: camera to identity event, and one object for kiosks.
 
 Names load their module on first use, so `import edge_fr` costs numpy at the most.
+
+Nothing here reports to anybody: from 1.29 on, onnxruntime tells its maker of each session, unless the
+environment forbids it before it is imported. This forbids it, for this process and those it starts.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 if TYPE_CHECKING:
     from edge_fr.decide import DecisionPolicy as DecisionPolicy

@@ -11,8 +11,14 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """What can be fetched or made again lies in $EDGE_FR_CACHE, or ~/.cache/edge-fr."""
-    return Path(os.environ.get("EDGE_FR_CACHE") or Path.home() / ".cache" / "edge-fr")
+    """What can be fetched or made again lies in $EDGE_FR_CACHE, or ~/.cache/edge-fr, or, for a user who has
+    no home folder, /var/cache/edge-fr."""
+    if named := os.environ.get("EDGE_FR_CACHE"):
+        return Path(named)
+    try:
+        return Path.home() / ".cache" / "edge-fr"
+    except RuntimeError:  # as in a container, under a number that has no name there
+        return Path("/var/cache/edge-fr")
 
 
 def publish(content: bytes, path: Path, *, private: bool = False) -> None:

@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fr.cards import read_card
+from edge_fr.cores import core_limit
 from edge_fr.engine import Device, ModelCard, TensorSpec, check_feeds, check_finite
-from edge_fr.errors import EngineError, MissingDependencyError
+from edge_fr.errors import EngineError, MissingDependencyError, install_command
 
 try:
-    import onnxruntime
+    import onnxruntime as onnxruntime  # for calibration, too
     from onnxruntime.capi import onnxruntime_pybind11_state as ort
 except ModuleNotFoundError as error:
     raise MissingDependencyError(
-        f'running an .onnx file needs onnxruntime ({error}); install it with: pip install "edge-fr[cpu]"'
+        f"running an .onnx file needs onnxruntime ({error}); install it with: {install_command('cpu')}"
     ) from error
 
 # onnxruntime's exceptions share no base below Exception.
@@ -52,8 +53,9 @@ _LOG_ERRORS_ONLY = 3
 class OnnxRuntimeEngine:
     """An ONNX file run by onnxruntime on one device, and on no other.
 
-    `threads` bounds the CPU threads of one call (None: all cores). Raises EngineError for a file that
-    is damaged or has parts missing and for a device that is not there, CardError for one without card.
+    `threads` bounds the CPU threads of one call (None: all cores that this process may use). Raises
+    EngineError for a file that is damaged or has parts missing and for a device that is not there,
+    CardError for one without card.
     """
 
     def __init__(self, path: Path, *, device: Device = "cpu", threads: int | None = None) -> None:
@@ -69,7 +71,7 @@ class OnnxRuntimeEngine:
             onnxruntime.preload_dlls()  # CUDA and cuDNN that pip installed are not found otherwise
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _LOG_ERRORS_ONLY
-        options.intra_op_num_threads = threads or 0
+        options.intra_op_num_threads = threads or core_limit() or 0
         # Threads that spin while they wait take the cores from the other sessions of the process.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if saturates(platform.machine(), _cpuinfo()):
@@ -153,8 +155,8 @@ def _spec(arg: Any) -> TensorSpec:
 
 
 def _no_device(path: Path, device: Device, found: str) -> str:
-    package = "onnxruntime-gpu[cuda,cudnn]" if device == "cuda" else "edge-fr[cpu]"
+    other = "pip install 'onnxruntime-gpu[cuda,cudnn]'" if device == "cuda" else install_command("cpu")
     return (
         f"{path} was to run on {device}, but {found}; ask for another device, or install what {device} "
-        f'needs: pip uninstall onnxruntime onnxruntime-gpu, then pip install "{package}"'
+        f"needs: pip uninstall onnxruntime onnxruntime-gpu, then {other}"
     )

@@ -20,10 +20,11 @@ from edge_fr.monitor import Monitor, health_page
 from edge_fr.networks import Networks, open_networks
 from edge_fr.pipeline import Step, assemble, open_people
 from edge_fr.quality import QualityPolicy, usual_policy
+from edge_fr.references import expand_address
 from edge_fr.region import WHOLE, Region
 from edge_fr.runner import Sink, Summary
 from edge_fr.sensors import open_cards, read_sensors
-from edge_fr.stream import ReconnectPolicy, open_camera
+from edge_fr.stream import Camera, ReconnectPolicy, open_camera
 from edge_fr.structures import Frame
 from edge_fr.systemd import Service
 from edge_fr.tiles import TiledDetector
@@ -65,12 +66,7 @@ def run_site(
         outbox, own_sinks = _sinks(site.events, tuple(site.cameras), folder, stack)
         lanes = [
             Lane(
-                open_camera(
-                    _source(secret(camera.source, f"cameras.{name}.source"), folder),
-                    camera=name,
-                    reader=look.reader or "auto",
-                    policy=_reconnect(look),
-                ),
+                _camera(name, camera.source, look, folder),
                 assemble(networks, people, quality=_quality(look, networks), decision=_decision(look)),
                 fps=look.fps,
                 region=WHOLE if look.region is None else Region(*look.region),
@@ -115,6 +111,21 @@ def run_site(
             fleet.add(lane)
         fleet.run(stop)
         return fleet.summary
+
+
+def _camera(name: str, source: str, look: Look, folder: Path) -> Camera:
+    where = f"cameras.{name}.source"
+    address, secrets = expand_address(source, where)
+    try:
+        return open_camera(
+            _source(address, folder),
+            camera=name,
+            reader=look.reader or "auto",
+            policy=_reconnect(look),
+            secrets=secrets,
+        )
+    except EdgeFrError as error:
+        raise type(error)(f"{where}: {error}") from error
 
 
 def _source(address: str, folder: Path) -> str:

@@ -3,37 +3,53 @@
 from __future__ import annotations
 
 import argparse
-import os
 import select
 import sys
 from collections.abc import Callable, Sequence
 
-from edge_fr import commands
-from edge_fr.errors import EdgeFrError
+from edge_fr import commands, standard_streams
+from edge_fr.errors import EdgeFrError, EventError
 from edge_fr.model_options import add_model_options, add_unproven
 from edge_fr.printable import printable
+from edge_fr.standard_streams import as_typed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns 0 on success, 1 on an error that was explained, 130 after Ctrl-C, and 141
     where nobody reads what it prints any more, as in `edge-fr models show yunet | head`."""
+    standard_streams.prepare()
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         code = command(arguments)
-        sys.stdout.flush()
+        _finish_printing()
         return code
     except EdgeFrError as error:
         for text in f"edge-fr: {error}".split("\n"):
             print(printable(text), file=sys.stderr)
+        return 1
+    except PermissionError as error:  # of a folder on the way to a file, wherever it was looked for
+        if error.filename is None:
+            raise
+        print(f"edge-fr: {error.strerror}: {error.filename}; `namei -l` shows whose it is", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         if not _unread():
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at exit
+        standard_streams.mute()
         return 141
+
+
+def _finish_printing() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # the disk that it goes to is full
+        standard_streams.mute()
+        raise EventError(f"cannot print to stdout: {error.strerror}") from error
 
 
 def _unread() -> bool:
@@ -81,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--annotate", metavar="OUT.mp4", help="write the video with boxes and names")
     run.add_argument("--reader", choices=["auto", "opencv", "gstreamer"], help="(auto)")
-    run.add_argument("--camera", help="the camera's name in events (made from the source)")
+    run.add_argument("--camera", type=as_typed, help="the camera's name in events (made from the source)")
     run.add_argument("--fpir", type=float, help="share of strangers that may be given a name (0.01)")
     run.add_argument("--decide-within", type=_nanoseconds, metavar="SECONDS", help="answer by then (2)")
     run.add_argument(
@@ -106,11 +122,15 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument(
         "--reader", default="auto", choices=["auto", "opencv", "gstreamer"], help="(%(default)s)"
     )
-    audit.add_argument("--camera", help="the camera's name on the page (made from the source)")
+    audit.add_argument(
+        "--camera",
+        type=as_typed,
+        help="the camera's name on the page (made from the source)",
+    )
     add_model_options(audit)
 
     enroll = add("enroll", commands.enroll, "add a person's pictures to a gallery")
-    enroll.add_argument("person")
+    enroll.add_argument("person", type=as_typed)
     enroll.add_argument("images", nargs="+", metavar="IMAGE")
     enroll.add_argument("--gallery", default="people.db", help="(%(default)s)")
     enroll.add_argument("--force", action="store_true", help="keep a picture that looks like somebody else")
@@ -121,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     actions = gallery.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="who is enrolled")
     removal = actions.add_parser("remove", help="forget a person and erase the templates")
-    removal.add_argument("person")
+    removal.add_argument("person", type=as_typed)
     checking = actions.add_parser("check", help="which entries look like one person")
     telling = actions.add_parser("threshold", help="which score a name takes, and what it rests on")
     telling.add_argument("--fpir", type=float, help="share of strangers that may be given a name (0.01)")

@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from edge_fr.errors import InputError, MissingDependencyError
-from edge_fr.references import expand, is_reference
+from edge_fr.errors import InputError, MissingDependencyError, install_command
+from edge_fr.references import expand, is_reference, mask
 
 try:
     import yaml  # type: ignore[import-untyped]
@@ -28,10 +28,10 @@ try:
 except ImportError as error:
     raise MissingDependencyError(
         f"a configuration file needs pydantic and PyYAML ({error}); install them with: "
-        f'pip install "edge-fr[site]"'
+        f"{install_command('site')}"
     ) from error
 
-_PASSWORD = re.compile(r"^[a-z0-9+]+://[^/@:]*:(?P<password>[^/]*)@")
+_PASSWORD = re.compile(r"[a-z0-9+.-]+://[^@/:]*:(?P<password>[^@]*)@", re.IGNORECASE)
 _NAME = re.compile(r"[^/+#\s\x00-\x1f]+")  # also an MQTT topic's level
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -45,8 +45,8 @@ def _by_reference(value: str) -> str:
 
 
 def _no_password(value: str) -> str:
-    match = _PASSWORD.match(value)
-    if match and not is_reference(match["password"]):
+    match = _PASSWORD.match(mask(value))
+    if match and match["password"].strip("\0"):
         raise ValueError(
             "the password in the address stands elsewhere: write ${env:NAME} or ${file:/path} for it"
         )
@@ -194,7 +194,7 @@ def read_site(path: Path) -> Site:
     except FileNotFoundError as error:
         raise InputError(f"no configuration at {path}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} cannot be read as YAML: {_yaml_fault(error)}") from None
     if not isinstance(stated, dict):
         raise InputError(f"{path}: expected keys and values, got {type(stated).__name__}")
     try:
@@ -233,6 +233,16 @@ def _mapping(loader: _OneOfEach, node: yaml.MappingNode) -> dict[Any, Any]:
 
 
 _OneOfEach.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def _yaml_fault(error: Exception) -> str:
+    """What is wrong, and where; the text there is not repeated, it may be a secret."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())
+    mark = error.problem_mark or error.context_mark
+    ours = isinstance(error, yaml.constructor.ConstructorError) and "tag" not in error.problem
+    problem = error.problem if ours else re.sub(r"(['\"]).{2,}\1", "***", error.problem or "")
+    return problem + (f", line {mark.line + 1}, column {mark.column + 1}" if mark else "")
 
 
 def _faults(error: ValidationError) -> list[str]:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from edge_fr._probes import CUDA_PROVIDER, DRIVER, GSTREAMER, ONNXRUNTIME, Run, run_command
-from edge_fr.errors import ModelError
+from edge_fr.cores import core_count
+from edge_fr.errors import ModelError, install_command
 from edge_fr.models import SHIPPED, list_models, verify
 from edge_fr.stream.pipelines import APT_COMMAND, DECODERS, MAY_BE_INSTALLED, choose_decoder
 
 State = Literal["ok", "missing", "broken"]
 _CPU_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")  # INT8 speed
-_INSTALL_CPU = "pip install 'edge-fr[cpu]'"
-_INSTALL_GPU = "pip install 'edge-fr[gpu]'; on a Jetson, the wheel of onnxruntime-gpu for your JetPack"
+_INSTALL_GPU = f"{install_command('gpu')}; on a Jetson, the wheel of onnxruntime-gpu for your JetPack"
 
 
 class Finding(NamedTuple):
@@ -38,6 +38,7 @@ def diagnose(*, run: Run = run_command, root: Path = Path("/")) -> list[Finding]
     driver = _driver(run)
     return [
         Finding("python", "ok", f"{platform.python_version()} at {sys.executable}"),
+        _ask(run, "pip", "print(pip.__version__)", "python -m ensurepip, or sudo apt install python3-pip"),
         _cpu(root),
         *_jetson(root),
         driver,
@@ -50,7 +51,7 @@ def diagnose(*, run: Run = run_command, root: Path = Path("/")) -> list[Finding]
             "print(tensorrt_rtx.__version__)",
             "pip install tensorrt-rtx-cu13; only engine files need it",
         ),
-        _ask(run, "onnx", "print(onnx.__version__)", _INSTALL_CPU),
+        _ask(run, "onnx", "print(onnx.__version__)", install_command("cpu")),
         *_cameras(root),
         _opencv(run),
         *_gstreamer(run),
@@ -84,12 +85,19 @@ def _cpu(root: Path) -> Finding:
         return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
     cpu, memory = read("cpuinfo"), read("meminfo")
-    parts = [cpu.get("model name", platform.machine()), f"{os.cpu_count()} cores"]
+    parts = [cpu.get("model name", platform.machine()), _cores(root)]
     if "MemTotal" in memory:
         parts.append(f"{int(memory['MemTotal'].split()[0]) / 2**20:.1f} GiB memory")
     present = (cpu.get("flags") or cpu.get("Features") or "").split()
     parts += [flag for flag in _CPU_FLAGS if flag in present]
     return Finding("cpu", "ok", ", ".join(parts))
+
+
+def _cores(root: Path) -> str:
+    all_of_them, ours = os.cpu_count(), core_count(root)
+    return (
+        f"{all_of_them} cores" if ours == all_of_them else f"{ours} of {all_of_them} cores for this process"
+    )
 
 
 def _jetson(root: Path) -> list[Finding]:
@@ -122,7 +130,7 @@ def _driver(run: Run) -> Finding:
 
 def _cuda_binding(run: Run, driver: Finding) -> Finding:
     code = "from importlib.metadata import version; print('cuda-bindings', version('cuda-bindings'))"
-    found = _ask(run, "cuda.bindings.driver", code, "pip install 'edge-fr[gpu]'", name="cuda binding")
+    found = _ask(run, "cuda.bindings.driver", code, install_command("gpu"), name="cuda binding")
     if found.state == "missing":
         older = _ask(
             run, "pycuda.driver", "print('pycuda', pycuda.VERSION_TEXT)", found.remedy, name=found.name
@@ -137,7 +145,7 @@ def _cuda_binding(run: Run, driver: Finding) -> Finding:
 
 
 def _onnxruntime(run: Run) -> list[Finding]:
-    found = _ask(run, "onnxruntime", ONNXRUNTIME, _INSTALL_CPU)
+    found = _ask(run, "onnxruntime", ONNXRUNTIME, install_command("cpu"))
     if found.state != "ok":
         return [found]
     detail, _, owners = found.detail.partition("\n")
@@ -194,7 +202,7 @@ def _gstreamer(run: Run) -> list[Finding]:
     sources = {"gstreamer rtsp": "rtspsrc", "gstreamer v4l2": "v4l2src"}
     names = sorted({*sources.values(), *MAY_BE_INSTALLED})
     code = GSTREAMER.replace("{names}", repr(names))
-    remedy = f"{APT_COMMAND} gir1.2-gstreamer-1.0, then pip install 'edge-fr[streams]'"
+    remedy = f"{APT_COMMAND} gir1.2-gstreamer-1.0, then {install_command('streams')}"
     found = _ask(run, "gi", code, remedy, name="gstreamer")
     if found.state != "ok":
         return [found]
@@ -226,7 +234,7 @@ def _ffmpeg(run: Run) -> Finding:
 
 
 def _model(name: str, present: bool, path: Path) -> Finding:
-    remedy = "install edge-fr again" if name in SHIPPED else f"edge-fr models pull {name}"
+    remedy = install_command() if name in SHIPPED else f"edge-fr models pull {name}"
     if not present:
         return Finding(f"model {name}", "missing", f"not at {path}", remedy)
     try:

@@ -26,6 +26,17 @@ A message says what was wrong, what came, what was expected, and the command to 
 from __future__ import annotations
 
 
+def install_command(extra: str = "") -> str:
+    """How to install this package, which no package index has, with an optional part of it or without."""
+    what = f"'.[{extra}]'" if extra else "."
+    return f"pip install {what} in the checkout of edge_fr"
+
+
+def upgrade_command() -> str:
+    """How to bring a newer edge_fr in place of this one."""
+    return f"git pull and {install_command()}"
+
+
 class EdgeFrError(Exception):
     """Base of all errors of this package; catch it to catch them all."""
 

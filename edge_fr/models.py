@@ -1,12 +1,14 @@
 """The named models: what they are and where their files lie on this machine.
 
 The recognizer and its gate were trained here and come with the package; `edge_fr.fetch` brings the
-others into the cache, which is $EDGE_FR_CACHE or ~/.cache/edge-fr. A machine without a network is given
-a copy of another machine's folder `<cache>/models`.
+others into the cache, which is $EDGE_FR_CACHE, ~/.cache/edge-fr, or, where there is no home folder,
+/var/cache/edge-fr. A machine without a network is given a copy of another machine's folder
+`<cache>/models`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +17,10 @@ from typing import NamedTuple
 from edge_fr._files import cache_folder
 from edge_fr.cards import file_digest, read_card
 from edge_fr.engine import ModelCard
-from edge_fr.errors import CardError, ModelError, ModelNotFoundError
+from edge_fr.errors import CardError, ModelError, ModelNotFoundError, install_command
 
 SHIPPED = ("recognizer", "recognizer-gate")  # with the package
 _WEIGHTS = Path(__file__).parent / "weights"
-OFFLINE = (
-    "Without a network: run `edge-fr models pull` on another machine, copy its folder "
-    "~/.cache/edge-fr/models to the same place here, and check the copy with `edge-fr models verify`"
-)
 
 
 @dataclass(frozen=True)
@@ -106,6 +104,14 @@ def models_folder() -> Path:
     return cache_folder() / "models"
 
 
+def offline() -> str:
+    """How a machine without a network gets its models."""
+    return (
+        "Without a network: run `edge-fr models pull` on another machine, copy its folder "
+        f"~/.cache/edge-fr/models to {models_folder()} here, and check the copy with `edge-fr models verify`"
+    )
+
+
 def resolve(name_or_path: str | Path) -> Path:
     """The file of a named model, or the given path as it is.
 
@@ -117,14 +123,14 @@ def resolve(name_or_path: str | Path) -> Path:
         path = _WEIGHTS / f"{name}.onnx"
         if not path.is_file():
             raise ModelNotFoundError(
-                f"{path} is not there, though it comes with the package; install it again"
+                f"{path} is not there, though it comes with the package: {install_command()}"
             )
         return path
     if name in MODELS:
         path = pulled_path(name)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise ModelNotFoundError(
-                f"{path} is not there; `edge-fr models pull {name}` fetches it. {OFFLINE}"
+                f"{path} is not there; `edge-fr models pull {name}` fetches it. {offline()}"
             )
         return path
     path = Path(name_or_path)
@@ -151,7 +157,7 @@ def list_models() -> list[Row]:
     return [
         *(Row(name, c.task, c.licence, True, path) for name, path in shipped for c in (read_card(path),)),
         *(
-            Row(name, model.card.task, model.card.licence, path.is_file(), path)
+            Row(name, model.card.task, model.card.licence, os.path.isfile(path), path)
             for name, model in MODELS.items()
             for path in (pulled_path(name),)
         ),
@@ -165,7 +171,7 @@ def verify(names: Collection[str] | None = None, *, models: Mapping[str, NamedMo
     ModelError that names every file which is absent, differs from what was pulled or shipped, or carries
     the card of another version of edge_fr.
     """
-    pulled = [name for name in models if pulled_path(name).is_file()]
+    pulled = [name for name in models if os.path.isfile(pulled_path(name))]
     names = list(names or [*SHIPPED, *(pulled or models)])
     faults = {
         name: file_fault(resolve(name)) if name in SHIPPED else fault(named(name, models)) for name in names
@@ -174,7 +180,7 @@ def verify(names: Collection[str] | None = None, *, models: Mapping[str, NamedMo
     if lines:
         raise ModelError(
             f"models are not usable:{''.join(lines)}\n`edge-fr models pull` fetches {', '.join(models)}; "
-            f"what came with the package is mended by installing it again. {OFFLINE}"
+            f"what came with the package is mended by {install_command()}. {offline()}"
         )
     return names
 
@@ -203,7 +209,7 @@ def fault(model: NamedModel) -> str | None:
 def file_fault(path: Path) -> str | None:
     """How the file differs from the sha256 that is recorded beside it, or None."""
     record = path.with_suffix(".sha256")
-    if not path.is_file():
+    if not os.path.isfile(path):
         return f"{path} is not there"
     if not record.is_file():
         return f"{record} is not there; copy the folder whole"

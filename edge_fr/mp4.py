@@ -160,7 +160,12 @@ class _Ffmpeg:
                 f'give codec="mp4v"'
             )
         self._path = path
-        self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+        try:
+            self._complaints: IO[bytes] = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise EventError(
+                f"cannot write {path}: {error.strerror}; name a file in a folder that this user may write to"
+            ) from error
         raw = ["-f", "rawvideo", "-pix_fmt", "bgr24", "-s", f"{size[0]}x{size[1]}", "-r", f"{fps}"]
         bt709 = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
         h264 = ["-vf", "scale=out_color_matrix=bt709", *bt709, "-pix_fmt", "yuv420p"]

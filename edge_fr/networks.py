@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
+from edge_fr.cores import core_limit
 from edge_fr.detect import Detector
 from edge_fr.embed import Embedder
 from edge_fr.engine import Device, Engine, open_engine
@@ -52,6 +54,8 @@ def open_networks(
     shipped one for the shipped recognizer, for smaller files and engines of it, too; another embedder does
     without). `unproven` takes INT8 models whose card has no passing verdict.
     """
+    if (cores := core_limit()) is not None:
+        cv2.setNumThreads(min(cores, cv2.getNumThreads()))  # of a quota of version 2 it does not know
     times = StageTimes()
 
     def opened(model: str | Path) -> Engine:

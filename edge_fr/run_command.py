@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
-import os
 import signal
 import sys
 import threading
@@ -13,10 +11,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from edge_fr import heap
+from edge_fr import heap, standard_streams
 from edge_fr.annotate import VideoAnnotator
 from edge_fr.decide import DecisionPolicy
-from edge_fr.errors import InputError
+from edge_fr.errors import EventError, InputError
 from edge_fr.events import JsonlSink, to_json, to_line
 from edge_fr.fleet import Load
 from edge_fr.model_options import MODEL_OPTIONS, open_models
@@ -119,7 +117,7 @@ def _run_site(arguments: argparse.Namespace) -> int:
 @contextmanager
 def stop_on_signals(stop: threading.Event, tell: Callable[[], None] | None = None) -> Iterator[list[int]]:
     """Within it, SIGINT, SIGTERM or SIGHUP sets `stop` and goes into the list it gives; a second one ends at
-    once. `tell` is called as well."""
+    once. `tell` is called as well. One that is ignored already, as `nohup` has it, stays ignored."""
     signals: list[int] = []
 
     def ask_to_stop(number: int, _: object) -> None:
@@ -129,7 +127,8 @@ def stop_on_signals(stop: threading.Event, tell: Callable[[], None] | None = Non
         if tell is not None:
             tell()
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heard = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [number for number in heard if signal.getsignal(number) != signal.SIG_IGN]
     before = [signal.signal(number, ask_to_stop) for number in numbers]
     try:
         yield signals
@@ -167,8 +166,6 @@ class Printer:
         self._candidates = candidates
         self._stop = stop
         self._gone = False
-        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not know every letter of a name
-            sys.stdout.reconfigure(errors="backslashreplace")
 
     def write(self, event: Event) -> None:
         if self._gone:
@@ -182,9 +179,13 @@ class Printer:
             print(text, flush=True)
         except BrokenPipeError:
             self._gone = True
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at exit
+            standard_streams.mute()
             if self._stop is not None:
                 self._stop.set()
+        except OSError as error:
+            self._gone = True
+            standard_streams.mute()
+            raise EventError(f"cannot print events to stdout: {error.strerror}") from error
 
 
 def line(event: dict[str, Any]) -> str:

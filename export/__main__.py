@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edge_fr._files import cache_folder
 from edge_fr.errors import EdgeFrError, InputError
 from export.networks.published import LAYOUTS
 from export.to_onnx import Origin, write_published, write_run
@@ -157,7 +157,7 @@ def _pixels(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("EDGE_FR_CACHE", "~/.cache/edge-fr")).expanduser() / "training"
+    return cache_folder() / "training"
 
 
 if __name__ == "__main__":

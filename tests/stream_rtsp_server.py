@@ -10,7 +10,7 @@ import gi
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+from gi.repository import Gio, GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
 CHAINS = {
     "h264": "x264enc tune=zerolatency key-int-max=10 bitrate=3000 ! rtph264pay name=pay0 config-interval=-1",
@@ -53,11 +53,28 @@ def serve(options: argparse.Namespace) -> None:
             GLib.unix_signal_add(GLib.PRIORITY_DEFAULT, signal.SIGUSR1, change, media.get_element())
 
         factory.connect("media-configure", on_media)
+    if options.tls is not None and options.user is None:
+        auth = GstRtspServer.RTSPAuth.new()
+        auth.set_tls_certificate(Gio.TlsCertificate.new_from_file(options.tls))
+        everybody = GstRtspServer.RTSPToken()
+        everybody.set_string("media.factory.role", "anonymous")
+        auth.set_default_token(everybody)
+        server.set_auth(auth)
+        permissions = GstRtspServer.RTSPPermissions.new()
+        permissions.add_permission_for_role("anonymous", "media.factory.access", True)
+        permissions.add_permission_for_role("anonymous", "media.factory.construct", True)
+        factory.set_permissions(permissions)
     if options.user is not None:
         token = GstRtspServer.RTSPToken()
         token.set_string("media.factory.role", "user")
         auth = GstRtspServer.RTSPAuth.new()
-        auth.add_basic(GstRtspServer.RTSPAuth.make_basic(options.user, options.password), token)
+        if options.digest:
+            auth.set_supported_methods(GstRtsp.RTSPAuthMethod.DIGEST)
+            auth.add_digest(options.user, options.password, token)
+        else:
+            auth.add_basic(GstRtspServer.RTSPAuth.make_basic(options.user, options.password), token)
+        if options.tls is not None:
+            auth.set_tls_certificate(Gio.TlsCertificate.new_from_file(options.tls))
         server.set_auth(auth)
         permissions = GstRtspServer.RTSPPermissions.new()
         permissions.add_permission_for_role("user", "media.factory.access", True)
@@ -78,6 +95,8 @@ if __name__ == "__main__":
     parser.add_argument("--size", default="322x240")
     parser.add_argument("--fps", type=int, default=25)
     parser.add_argument("--file", help="serve this MP4 instead, at its own pace")
+    parser.add_argument("--digest", action="store_true", help="the password goes over the line as a digest")
+    parser.add_argument("--tls", metavar="PEM", help="the certificate and its key, for rtsps://")
     parser.add_argument("--silent", action="store_true", help="no sound beside the picture")
     parser.add_argument("--then", metavar="WxH", help="the size from a SIGUSR1 on")
     serve(parser.parse_args())

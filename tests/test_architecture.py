@@ -94,6 +94,29 @@ def test_importing_the_package_loads_no_optional_library() -> None:
     assert not HEAVY & set(loaded.split())
 
 
+def test_no_command_asks_a_package_index_for_this_package() -> None:
+    """It is on none, where somebody else could take its name."""
+    texts = {
+        path: path.read_text(encoding="utf-8")
+        for name in (
+            "edge_fr",
+            "export",
+            "calibration",
+            "samples",
+            "README.md",
+            "CONTRIBUTING.md",
+            "Makefile",
+        )
+        for path in ([ROOT / name] if (ROOT / name).is_file() else (ROOT / name).rglob("*.*"))
+        if path.suffix in (".py", ".md", ".service", ".yaml", "")
+    }
+    asking = re.compile(r"pip install [^\n]*\bedge[-_]fr\b(?!-)(?<!of edge_fr)|edge-fr\[")
+    assert len(texts) > 100
+    assert [str(path) for path, text in texts.items() if asking.search(text)] == []
+    assert asking.search("pip install 'edge-fr[cpu]'")
+    assert asking.search("pip install --upgrade edge-fr")
+
+
 def test_the_public_names_are_those_that_type_checkers_see() -> None:
     tree = ast.parse(Path(edge_fr.__file__).read_text())
     (for_type_checkers,) = [node for node in tree.body if isinstance(node, ast.If)]

@@ -148,3 +148,22 @@ def test_what_to_run_is_said_once(
 ) -> None:
     assert main(["run", *options]) == 1
     assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("rtsp://v:${env:GATE_PASSWORD}@127.0.0.1/live", "the environment variable GATE_PASSWORD is not set"),
+        ("rtsp://v:${env:HOOK_SECRET}@/live", r"'rtsp://\*\*\*@/live' names no host"),
+        ("gone.mp4", "there is no file or folder '.*gone.mp4'"),
+    ],
+)
+def test_what_is_wrong_with_a_source_names_its_camera(scene: Path, source: str, reason: str) -> None:
+    site = scene / "gate.yaml"
+    site.write_text(
+        f"models: {{threads: 1}}\ncameras: {{door: {{source: eileen.avi}}, gate: {{source: '{source}'}}}}"
+    )
+    done = run(site, HOOK_SECRET=SECRET)
+    assert done.returncode == 1
+    assert re.search(rf"^edge-fr: cameras\.gate\.source: {reason}", done.stderr)
+    assert SECRET not in done.stdout + done.stderr

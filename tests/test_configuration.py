@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from edge_fr.configuration import Site, read_site, schema
 from edge_fr.errors import InputError
-from edge_fr.references import expand
+from edge_fr.references import expand, expand_address
+from edge_fr.stream.uri import parse
 
 SITE = """
 gallery: people.db
@@ -154,6 +155,70 @@ def test_references_stand_for_what_lies_there(tmp_path: Path) -> None:
     text = f"rtsp://${{env:USER_NAME}}:${{file:{tmp_path}/secret}}@host/"
     # what a reference stands for is not expanded again
     assert expand(text, "door", {"USER_NAME": "viewer"}) == "rtsp://viewer:pa$$ ${env:OTHER}@host/"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("rtsp://v:${env:P}@h/live", "rtsp://v:p%40%2F%3F%23%3A%2541%20%C3%A4@h/live"),
+        ("rtsp://${env:P}:${env:P}@h/", "rtsp://{0}:{0}@h/".format("p%40%2F%3F%23%3A%2541%20%C3%A4")),
+        (
+            "rtsp://h/user=v&password=${env:P}&ch=1",
+            "rtsp://h/user=v&password=p%40%2F%3F%23%3A%2541%20%C3%A4&ch=1",
+        ),
+        ("http://h/v?token=${env:T}", "http://h/v?token=ab%2Fcd%3D"),
+        ("rtsp://h/${env:T}", "rtsp://h/ab/cd="),
+        ("rtsp://${env:BOTH}@h/", "rtsp://v:p%40/@h/".replace("/@", "%2F@")),
+        ("rtsp://${env:HOST}/live", "rtsp://10.0.0.5:554/live"),
+        ("rtsp://v:${env:P}@${env:HOST}/", "rtsp://v:p%40%2F%3F%23%3A%2541%20%C3%A4@10.0.0.5:554/"),
+        ("${env:WHOLE}", "rtsp://v:p%40@h/"),
+        ("${env:DIR}/clip.mp4", "/a b/clip.mp4"),
+    ],
+)
+def test_what_a_reference_stands_for_is_encoded_where_it_becomes_part_of_an_address(
+    text: str, address: str
+) -> None:
+    there = {
+        **{"P": "p@/?#:%41 ä", "T": "ab/cd=", "BOTH": "v:p@/", "HOST": "10.0.0.5:554"},
+        **{"WHOLE": "rtsp://v:p%40@h/", "DIR": "/a b"},
+    }
+    assert expand_address(text, "door", there).address == address
+
+
+def test_secrets_that_an_address_is_made_of_are_never_shown() -> None:
+    text = "rtsp://h/${env:TOKEN}/live?x=${env:OTHER}"
+    uri, secrets = expand_address(text, "door", {"TOKEN": "ab cd/ef", "OTHER": "k#1@2"})
+    address = parse(uri, secrets)
+    assert address.target == "rtsp://h/ab%20cd/ef/live?x=k%231%402"
+    assert (address.shown, address.camera) == ("rtsp://h/***/live?x=***", "h/***/live")
+    assert address.hide("no h at ab cd/ef, ab%20cd/ef and k%231%402") == "no h at ***, *** and ***"
+    said = parse("rtsp://v:p%40ss@h/").hide("v and p@ss and p%40ss are wrong at rtsp://v:p%40ss@h/")
+    assert said == "v and *** and *** are wrong at rtsp://***@h/"
+
+
+def test_a_user_may_be_a_reference_and_a_password_may_be_none(tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    for source in (
+        "rtsp://${env:U}:${file:/run/secrets/p@w}@h/",
+        "rtsp://${env:BOTH}@h/",
+        "rtsp://admin:@h/",
+    ):
+        path.write_text(f"cameras: {{a: {{source: '{source}'}}}}")
+        assert read_site(path).cameras["a"].source == source
+    for source in ("RTSP://v:hunter2@h/", "rtsp://${env:U}:hunter2@h/", "http://v:hunter${env:P}@h/"):
+        path.write_text(f"cameras: {{a: {{source: '{source}'}}}}")
+        with pytest.raises(InputError, match="the password in the address stands elsewhere") as refusal:
+            read_site(path)
+        assert "hunter" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["*hunter2", "'hunter2", "rtsp://v:hunter2@h/: x: [", "!hunter2 x", "@hunter2"]
+)
+def test_a_file_that_is_no_yaml_is_refused_without_its_text(tmp_path: Path, value: str) -> None:
+    message = refused(tmp_path, f"cameras: {{a: {{source: 'test://'}}}}\nevents: {value}")
+    assert "line " in message
+    assert "hunter2" not in message
 
 
 def test_a_reference_to_nothing_names_the_place_and_the_reference(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_on_a_bare_machine_everything_optional_is_missing(
     here = ["python", "cpu", "model recognizer", "model recognizer-gate"]
     assert {states.pop(name) for name in here} == {"ok"}
     assert set(states.values()) == {"missing"}
-    assert found(findings, "onnxruntime").remedy == "pip install 'edge-fr[cpu]'"
+    assert found(findings, "onnxruntime").remedy == "pip install '.[cpu]' in the checkout of edge_fr"
     assert found(findings, "model yunet").remedy == "edge-fr models pull yunet"
 
 

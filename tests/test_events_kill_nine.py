@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("paho.mqtt.client", reason="`pip install 'edge-fr[mqtt]'`")
+pytest.importorskip("paho.mqtt.client", reason="`pip install '.[mqtt]'`")
 
 import mqtt_broker
 from numbered_events import numbered

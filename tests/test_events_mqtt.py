@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import pytest
 
-pytest.importorskip("paho.mqtt.client", reason="`pip install 'edge-fr[mqtt]'`")
+pytest.importorskip("paho.mqtt.client", reason="`pip install '.[mqtt]'`")
 
 import mqtt_broker
 from mqtt_broker import PATIENCE_S, Broker, Listener, Message, OldBroker

@@ -123,7 +123,7 @@ def test_without_onnx_the_error_says_how_to_install_it() -> None:
     code = "import sys; sys.modules['onnx'] = None; import edge_fr.fold"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "MissingDependencyError" in done.stderr
-    assert 'pip install "edge-fr[cpu]"' in done.stderr
+    assert "pip install '.[cpu]' in the checkout" in done.stderr
 
 
 def test_the_pulled_files_hold_the_weights_that_their_cards_name(pulled: Callable[[str], Path]) -> None:

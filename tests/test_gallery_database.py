@@ -148,7 +148,7 @@ def test_a_gallery_of_a_newer_version_is_refused_untouched(path: Path) -> None:
     newer.execute("PRAGMA user_version = 2")
     newer.close()
     assert_refused_untouched(
-        path, "made by a newer edge-fr .schema 2, this one reads up to 1.*pip install --upgrade"
+        path, "made by a newer edge-fr .schema 2, this one reads up to 1.*git pull and pip install \\. in"
     )
 
 

@@ -198,7 +198,7 @@ from edge_fr.fetch import pull
 pull(["yunet"], sources={"a": lambda model: sys.exit("asked")})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert 'pip install "edge-fr[cpu]"' in done.stderr
+    assert "pip install '.[cpu]' in the checkout" in done.stderr
     assert "asked" not in done.stderr
 
 

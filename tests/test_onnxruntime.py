@@ -195,7 +195,7 @@ def test_without_onnxruntime_the_error_says_how_to_install_it() -> None:
     code = "import sys; sys.modules['onnxruntime'] = None; import edge_fr._onnxruntime"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "MissingDependencyError" in done.stderr
-    assert 'pip install "edge-fr[cpu]"' in done.stderr
+    assert "pip install '.[cpu]' in the checkout" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import cv2
 import pytest
 
 from edge_fr.errors import SourceOpenError, SourceReadError
+from edge_fr.references import expand_address
 from edge_fr.stream import ReaderName, Source, gstreamer, open_source
 from edge_fr.structures import Frame
 from tests.fake_cameras import NoRtspServer, start_server
@@ -149,6 +150,24 @@ def test_a_password_with_signs_in_it_opens_the_camera_and_is_never_shown(
         assert "Unauthorized" in str(refused.value)
 
 
+@pytest.mark.parametrize("method", ["basic", "digest"])
+@pytest.mark.parametrize("password", ["p@s/s?w#1:%41 ä€", "%41", "a:b:"])
+def test_a_referenced_password_is_whatever_it_is_in_the_camera(
+    camera: Camera, reader: ReaderName, password: str, method: str
+) -> None:
+    address, _ = camera("h264", "vi@wer", password, *(["--digest"] if method == "digest" else []))
+    text = f"rtsp://${{env:USER}}:${{env:PASSWORD}}@{address}"
+    uri, secrets = expand_address(text, "door", {"USER": "vi@wer", "PASSWORD": password})
+    with open_source(uri, reader=reader, timeout_s=PATIENCE_S, secrets=secrets) as source:
+        assert next(source).image.shape == (240, 322, 3)
+    assert source.uri == f"rtsp://***@{address}"
+    wrong, secrets = expand_address(text, "door", {"USER": "vi@wer", "PASSWORD": f"{password}zq"})
+    with pytest.raises(SourceOpenError) as refused:
+        open_source(wrong, reader=reader, timeout_s=PATIENCE_S, secrets=secrets)
+    assert str(refused.value).startswith(f"cannot open rtsp://***@{address}: ")
+    assert "zq" not in str(refused.value)
+
+
 def test_a_stream_that_is_not_there_is_refused(camera: Camera, reader: ReaderName) -> None:
     address, _ = camera("h264")
     with pytest.raises(SourceOpenError, match=r"cannot open rtsp://.*/nothing: (Not found|no connection)"):
@@ -252,7 +271,7 @@ def test_without_gstreamer_the_error_holds_the_commands_that_install_it() -> Non
     )
     assert "MissingDependencyError: GStreamer cannot be used from Python" in done.stderr
     assert "sudo apt install gstreamer1.0-plugins-base" in done.stderr
-    assert "pip install 'edge-fr[streams]'" in done.stderr
+    assert "pip install '.[streams]'" in done.stderr
 
 
 def test_without_gstreamer_auto_takes_opencv_for_a_network_camera(camera: Camera) -> None:

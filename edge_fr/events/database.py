@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from edge_fr.errors import EventError
+from edge_fr.errors import EventError, upgrade_command
 
 SCHEMA_VERSION = 1
 LOG_BYTES = 2 << 20  # room for the log: twice _LOG_PAGES, because it grows until it is written back
@@ -108,7 +108,7 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
     if version > SCHEMA_VERSION:
         raise EventError(
             f"outbox {path} was made by a newer edge-fr (schema {version}, this one reads up to "
-            f"{SCHEMA_VERSION}); `pip install --upgrade edge-fr`"
+            f"{SCHEMA_VERSION}): {upgrade_command()}"
         )
     if tables:
         finding = db.execute("PRAGMA quick_check(1)").fetchone()[0]

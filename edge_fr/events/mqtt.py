@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from edge_fr.errors import DeliveryError, InputError, MissingDependencyError, RefusedError
+from edge_fr.errors import DeliveryError, InputError, MissingDependencyError, RefusedError, install_command
 from edge_fr.events.delivery import Letter
 from edge_fr.events.homeassistant import HomeAssistant, Post, topic_part
 
@@ -267,7 +267,7 @@ def load() -> Any:
     try:
         import paho.mqtt.client as mqtt
     except ImportError as error:
-        raise MissingDependencyError(f"MQTT needs paho ({error}): `pip install 'edge-fr[mqtt]'`") from error
+        raise MissingDependencyError(f"MQTT needs paho ({error}): {install_command('mqtt')}") from error
     return mqtt
 
 

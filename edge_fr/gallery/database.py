@@ -27,7 +27,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from edge_fr.engine import ModelCard
-from edge_fr.errors import CardError, GalleryFileError, GalleryModelError
+from edge_fr.errors import CardError, GalleryFileError, GalleryModelError, upgrade_command
 
 MEMORY = ":memory:"
 
@@ -176,7 +176,7 @@ def enrolled_card(db: sqlite3.Connection, path: str) -> ModelCard:
         return ModelCard.from_json(rows[0][0], where=f"model card in gallery {path}")
     except CardError as error:
         raise GalleryFileError(
-            f"{error}; a newer edge-fr may have written it: `pip install --upgrade edge-fr`"
+            f"{error}; a newer edge-fr may have written it: {upgrade_command()}"
         ) from error
 
 
@@ -263,7 +263,7 @@ def _require_gallery(db: sqlite3.Connection, path: str) -> None:
     if version > SCHEMA_VERSION:
         raise GalleryFileError(
             f"gallery {path} was made by a newer edge-fr (schema {version}, this one reads up to "
-            f"{SCHEMA_VERSION}); `pip install --upgrade edge-fr`"
+            f"{SCHEMA_VERSION}): {upgrade_command()}"
         )
     if version != SCHEMA_VERSION:
         raise damaged(path, f"its schema version is {version}, expected {SCHEMA_VERSION}")

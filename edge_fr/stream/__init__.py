@@ -19,6 +19,7 @@ and its Python binding are installed and through OpenCV where they are not, vide
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -56,6 +57,7 @@ def open_source(
     camera: str | None = None,
     timeout_s: float = 10.0,
     stop: threading.Event | None = None,
+    secrets: Collection[str] = (),
 ) -> Source:
     """Opens an address once; a camera that goes away is not connected to again (`open_camera` does that).
 
@@ -63,7 +65,9 @@ def open_source(
     program that must never hang, use `open_camera`.
 
     `camera` names it in frames and events (None: made from the address). Connecting, and waiting for
-    each frame, may take `timeout_s`; setting `stop` ends both at once where GStreamer reads. Raises
+    each frame, may take `timeout_s`; setting `stop` ends both at once where GStreamer reads. `secrets` are
+    parts of the address that no message may show, such as a token in its path; user and password never are.
+    Raises
     InputError for an address that means nothing, ImageError for a single picture that is none,
     SourceOpenError for anything else that cannot be opened.
     """
@@ -71,7 +75,7 @@ def open_source(
         raise InputError(f"reader is {reader!r}, expected one of {', '.join(get_args(ReaderName))}")
     if not 0 < timeout_s <= 3600:
         raise InputError(f"timeout_s is {timeout_s}, expected more than 0 and at most 3600 seconds")
-    address = parse(uri)
+    address = parse(uri, secrets)
     if address.kind == "test":
         from datetime import datetime, timezone
 
@@ -105,6 +109,7 @@ def open_camera(
     camera: str | None = None,
     policy: ReconnectPolicy | None = None,
     wake: threading.Event | None = None,
+    secrets: Collection[str] = (),
 ) -> Camera:
     """A camera that connects to the address when it is started, and again whenever that is needed.
 
@@ -112,7 +117,7 @@ def open_camera(
     pictures, SourceOpenError for a file that is not there; what a connection meets later shows in
     `Camera.state` and `Camera.reason`.
     """
-    address = parse(uri)
+    address = parse(uri, secrets)
     if address.kind in ("folder", "picture"):
         raise InputError(f"{address.shown} holds pictures, and no camera does; use open_source")
     name = address.camera if camera is None else camera
@@ -120,7 +125,7 @@ def open_camera(
     timeout_s = max(policy.open_timeout_s, policy.read_timeout_s)  # the camera itself holds to the shorter
 
     def connect(stop: threading.Event) -> Source:
-        return open_source(uri, reader=reader, camera=name, timeout_s=timeout_s, stop=stop)
+        return open_source(uri, reader=reader, camera=name, timeout_s=timeout_s, stop=stop, secrets=secrets)
 
     return Camera(connect, name=name, live=address.live, uri=address.shown, policy=policy, wake=wake)
 

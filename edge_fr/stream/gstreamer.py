@@ -12,16 +12,22 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fr.errors import EdgeFrError, MissingDependencyError, SourceOpenError, SourceReadError
+from edge_fr.errors import (
+    EdgeFrError,
+    MissingDependencyError,
+    SourceOpenError,
+    SourceReadError,
+    install_command,
+)
 from edge_fr.stream.pipelines import APT_COMMAND, MAY_BE_INSTALLED, decode_pipeline, input_pipeline
 from edge_fr.stream.sender import SenderClock, from_ntp
 from edge_fr.stream.source import Losses, Reading
 from edge_fr.stream.tally import Tally
-from edge_fr.stream.uri import Address, redact
+from edge_fr.stream.uri import Address
 
 INSTALL = (
     f"`{APT_COMMAND} gir1.2-gstreamer-1.0 libgirepository1.0-dev libcairo2-dev pkg-config gcc python3-dev`, "
-    "then `pip install 'edge-fr[streams]'`"
+    f"then {install_command('streams')}"
 )
 _SLICE_NS = 100_000_000  # how long one wait inside GStreamer lasts before errors are looked at
 # A picture that never ends is gathered in memory; ten seconds of 50 Mbit/s without a whole one are less.
@@ -247,7 +253,9 @@ class GStreamerReader:
         if self._sink is None and self._others:
             return f"it holds no video stream, only {', '.join(self._others)}"
         error, detail = message.parse_error()
-        return redact(f"{error.message} ({(detail or '').splitlines()[-1]})" if detail else error.message)
+        return self._address.hide(
+            f"{error.message} ({(detail or '').splitlines()[-1]})" if detail else error.message
+        )
 
     def _arrival(self, pts_ns: int | None) -> datetime:
         """The wall clock when a live picture arrived: now, less the time it has been under way here."""

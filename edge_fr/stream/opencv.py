@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 import cv2
 import numpy as np
 
+from edge_fr.cores import core_count
 from edge_fr.errors import SourceOpenError, SourceReadError
 from edge_fr.stream.source import Losses, Reading
 from edge_fr.stream.uri import Address
@@ -99,7 +100,7 @@ def _open(address: Address, timeout_s: float) -> cv2.VideoCapture:
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout_ms]
         # Each decoder thread holds a frame of a live stream back. A file is read ahead of the models, which
         # need the other half of the cores: with decoders on all of them both are slower.
-        threads = 2 if address.live else max(1, (os.cpu_count() or 2) // 2)
+        threads = 2 if address.live else max(1, core_count() // 2)
         limits += [cv2.CAP_PROP_N_THREADS, threads]
         return cv2.VideoCapture(address.target, cv2.CAP_FFMPEG, limits)
 

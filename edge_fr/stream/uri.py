@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from edge_fr.errors import InputError, SourceOpenError
 
@@ -24,8 +25,10 @@ _OPTIONS = {
     "csi": ("width", "height", "fps"),
     "test": ("width", "height", "fps", "frames"),
 }
+_LEAST_SECRET = 3  # characters; hiding shorter ones would only spoil the text
 _SECRET_WORDS = "passwd|password|pass|passphrase|pwd|pw|secret|token|apikey|api_key|auth|authtoken"
 _CREDENTIALS = re.compile(r"(?<=://)[^/?#\s]*@")
+_CREDENTIALS_OF_ADDRESS = re.compile(r"(?<=://)[^/?#]*@")  # a space in them as well
 _SECRET_VALUES = re.compile(rf"((?<![a-z0-9])(?:{_SECRET_WORDS})=)[^&\s\"']*", re.IGNORECASE)
 
 
@@ -36,7 +39,7 @@ class Address:
     `target` is what a reader opens: a path, a device, a sensor number, or the URL with its
     credentials; it is not for printing. `shown` is the address without secrets, `camera` a short name
     made from it, `options` the whole numbers after the question mark. `transport` is how a network
-    camera's pictures come.
+    camera's pictures come. `secrets` are what `hide` takes out of what others say of the address.
     """
 
     kind: Kind
@@ -45,19 +48,29 @@ class Address:
     camera: str
     options: dict[str, int] = field(default_factory=dict)
     transport: Transport = "tcp"
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    def hide(self, text: str) -> str:
+        """What a library says, without the secrets of this address, and of any other."""
+        return redact(text, self.secrets)
 
     @property
     def live(self) -> bool:
         return self.kind in ("rtsp", "v4l2", "csi")
 
 
-def redact(text: str) -> str:
-    """The text with the credentials of every URL in it, and every password=..., as ***."""
+def redact(text: str, secrets: Collection[str] = ()) -> str:
+    """The text with the credentials of every URL in it, every password=..., and the `secrets`, as they are or
+    percent-encoded, as ***."""
+    for secret in sorted({form for s in secrets for form in (s, quote(s), quote(s, safe=""))}, key=len)[::-1]:
+        if len(secret) >= _LEAST_SECRET:
+            text = text.replace(secret, "***")
     return _SECRET_VALUES.sub(r"\1***", _CREDENTIALS.sub("***@", text))
 
 
-def parse(uri: str | int | Path) -> Address:
-    """Takes an address apart; a file or folder has to be there.
+def parse(uri: str | int | Path, secrets: Collection[str] = ()) -> Address:
+    """Takes an address apart; a file or folder has to be there. `secrets` are parts of it that are never to
+    be shown, beside its user and password.
 
     Raises InputError for an address that means nothing, SourceOpenError for a path that leads nowhere.
     """
@@ -72,14 +85,20 @@ def parse(uri: str | int | Path) -> Address:
     if scheme == "file":
         return _file(text)
     if scheme in ("rtsp", "rtspu"):
-        return _rtsp(text)
+        return _rtsp(text, secrets)
     if scheme in _OPTIONS:
         return _device(scheme, text)
-    raise InputError(f"unknown scheme {scheme!r} in the source address {redact(text)!r}, expected {EXPECTED}")
+    raise InputError(
+        f"unknown scheme {scheme!r} in the source address {_shown(text, secrets)!r}, expected {EXPECTED}"
+    )
 
 
 def _path(path: Path, shown: str) -> Address:
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # a folder on the way that this user may not enter, or a name without end
+        raise SourceOpenError(f"cannot open {shown!r}: {error.strerror}") from error
+    if is_folder:
         return Address("folder", str(path.absolute()), shown, path.resolve().name)
     if not path.exists():
         raise SourceOpenError(f"there is no file or folder {shown!r}, expected {EXPECTED}")
@@ -96,30 +115,44 @@ def _file(text: str) -> Address:
     return _path(Path("/" + unquote(path)), text)
 
 
-def _rtsp(text: str) -> Address:
+def _shown(text: str, secrets: Collection[str]) -> str:
+    """An address without its secrets."""
+    return redact(_CREDENTIALS_OF_ADDRESS.sub("***@", text), secrets)
+
+
+def _rtsp(text: str, secrets: Collection[str]) -> Address:
     # A password may hold any character. One that ends the host part early (/ ? #) would be taken for
     # the host and printed, so an address with a stray @ or # is refused, and all before the @ hidden.
     authority, _, rest = text.partition("://")[2].partition("/")
     if "@" in rest or "#" in text or "?" in authority:
-        shown = re.sub(r"://.*@", "://***@", text).partition("#")[0]
+        shown = re.sub(r"://.*@", "://***@", text, flags=re.DOTALL).partition("#")[0]
         raise InputError(
-            f"cannot tell the password from the host in {redact(shown)!r}; in an address write "
+            f"cannot tell the password from the host in {redact(shown, secrets)!r}; in an address write "
             "%40 for @, %23 for #, %2F for /, %3F for ? and %25 for %"
         )
+    shown = _shown(text, secrets)
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError as error:  # a port that is no number, a lone [ or ]
         raise InputError(
-            f"{redact(text)!r} has no proper host and port, expected rtsp://user:password@host:554/path; "
+            f"{shown!r} has no proper host and port, expected rtsp://user:password@host:554/path; "
             "in a password write %5B for [ and %5D for ]"
         ) from error
     if not host:
-        raise InputError(f"{redact(text)!r} names no host, expected rtsp://user:password@host/path")
+        raise InputError(f"{shown!r} names no host, expected rtsp://user:password@host/path")
     camera = host + (f":{port}" if port else "") + parts.path.rstrip("/")
     udp = parts.scheme == "rtspu"
     target = "rtsp" + text[len("rtspu") :] if udp else text
-    return Address("rtsp", target, redact(text), redact(camera), transport="udp" if udp else "tcp")
+    own = [form for form in (parts.password, unquote(parts.password or "")) if form]
+    return Address(
+        "rtsp",
+        target,
+        shown,
+        redact(camera, secrets),
+        transport="udp" if udp else "tcp",
+        secrets=(*secrets, *own),
+    )
 
 
 def _device(scheme: str, text: str) -> Address:

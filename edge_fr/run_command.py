@@ -26,7 +26,7 @@ from edge_fr.stream import Camera, Source, is_live, open_camera, open_source
 from edge_fr.structures import Event, Frame
 
 _OF_ONE_SOURCE = (
-    *("gallery", "events", "annotate", "camera", "reader", "fpir", "decide_within", "tiles"),
+    *("gallery", "events", "annotate", "camera", "reader", "fpir", "decide_within", "tiles", "certificate"),
     *MODEL_OPTIONS,
 )
 
@@ -46,7 +46,12 @@ def _run_source(arguments: argparse.Namespace) -> int:
         opened: Callable[..., Source | Camera] = (
             open_camera if is_live(arguments.source) else open_source  # a camera may go and come back
         )
-        source = opened(arguments.source, reader=arguments.reader or "auto", camera=arguments.camera)
+        source = opened(
+            arguments.source,
+            reader=arguments.reader or "auto",
+            camera=arguments.camera,
+            certificate=arguments.certificate,
+        )
         stack.enter_context(source)
         pipeline = stack.enter_context(
             open_pipeline(

@@ -86,7 +86,7 @@ class OpenCvReader:
 def _open(address: Address, timeout_s: float) -> cv2.VideoCapture:
     timeout_ms = max(1, round(timeout_s * 1000))
     with ExitStack() as during:
-        during.enter_context(_quiet)
+        during.enter_context(quiet)
         if address.kind == "v4l2":
             wanted = {
                 "width": cv2.CAP_PROP_FRAME_WIDTH,
@@ -179,4 +179,4 @@ def _without_probing() -> AbstractContextManager[None]:
     return _variable("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fpsprobesize;0")
 
 
-_quiet, _at_once = _Together(_silence), _Together(_without_probing)
+quiet, _at_once = _Together(_silence), _Together(_without_probing)

@@ -14,12 +14,12 @@ from datetime import datetime, timedelta, timezone
 from itertools import islice, pairwise
 from pathlib import Path
 
-import cv2
 import pytest
 
 from edge_fr.errors import InputError, SourceOpenError, SourceReadError
 from edge_fr.references import expand_address
 from edge_fr.stream import ReaderName, Source, gstreamer, open_source
+from edge_fr.stream.opencv import log_levels
 from edge_fr.structures import Frame
 from tests.fake_cameras import NoRtspServer, start_server
 from tests.web_camera import self_signed
@@ -260,7 +260,7 @@ def test_the_camera_can_be_opened_again_after_it_was_closed(camera: Camera, read
     for _ in range(2):
         with open_source(f"rtsp://{address}", reader=reader, timeout_s=PATIENCE_S) as source:
             assert len(list(islice(source, 3))) == 3
-    assert cv2.utils.logging.getLogLevel() > 0  # opening was quiet, and no longer is
+    assert log_levels.getLogLevel() > 0  # opening was quiet, and no longer is
 
 
 def run_without_gi(code: str) -> subprocess.CompletedProcess[str]:

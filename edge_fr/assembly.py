@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from edge_fr.configuration import Events, Look, Site, secret
+from edge_fr.configuration import CameraSite, Events, Look, Site, secret
 from edge_fr.decide import DecisionPolicy
 from edge_fr.errors import EdgeFrError
 from edge_fr.events import Delivery, JsonlSink, MqttDelivery, Outbox, WebhookDelivery
@@ -66,7 +66,7 @@ def run_site(
         outbox, own_sinks = _sinks(site.events, tuple(site.cameras), folder, stack)
         lanes = [
             Lane(
-                _camera(name, camera.source, look, folder),
+                _camera(name, camera, look, folder),
                 assemble(networks, people, quality=_quality(look, networks), decision=_decision(look)),
                 fps=look.fps,
                 region=WHOLE if look.region is None else Region(*look.region),
@@ -113,9 +113,9 @@ def run_site(
         return fleet.summary
 
 
-def _camera(name: str, source: str, look: Look, folder: Path) -> Camera:
+def _camera(name: str, site: CameraSite, look: Look, folder: Path) -> Camera:
     where = f"cameras.{name}.source"
-    address, secrets = expand_address(source, where)
+    address, secrets = expand_address(site.source, where)
     try:
         return open_camera(
             _source(address, folder),
@@ -123,6 +123,7 @@ def _camera(name: str, source: str, look: Look, folder: Path) -> Camera:
             reader=look.reader or "auto",
             policy=_reconnect(look),
             secrets=secrets,
+            certificate=None if site.certificate is None else folder / site.certificate,
         )
     except EdgeFrError as error:
         raise type(error)(f"{where}: {error}") from error

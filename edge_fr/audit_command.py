@@ -47,7 +47,12 @@ def audit(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         live = is_live(arguments.source)
         opened: Callable[..., Source | Camera] = open_camera if live else open_source
-        source = opened(arguments.source, reader=arguments.reader, camera=arguments.camera)
+        source = opened(
+            arguments.source,
+            reader=arguments.reader,
+            camera=arguments.camera,
+            certificate=arguments.certificate,
+        )
         networks = open_models(arguments)
         policy = usual_policy(networks.recognizability)
         pipeline = stack.enter_context(

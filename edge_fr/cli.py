@@ -80,12 +80,18 @@ def _parser() -> argparse.ArgumentParser:
     def add_json(command: argparse.ArgumentParser) -> None:
         command.add_argument("--json", action="store_true", help="print JSON and nothing else on stdout")
 
+    def add_certificate(command: argparse.ArgumentParser) -> None:
+        command.add_argument(
+            "--certificate", metavar="CAMERA.pem", help="trust this one, which the camera made itself"
+        )
+
     run = add("run", commands.run, "watch a camera, video, picture or folder and report who is seen")
     run.add_argument("--config", metavar="SITE.yaml", help="many cameras: a site's file")
     run.add_argument(
         "source",
         nargs="?",
-        help="0, v4l2:///dev/video0, rtsp://..., csi://0, a video, a picture, a folder/, test://",
+        help="0, v4l2:///dev/video0, rtsp(s)://..., http(s)://..., csi://0, a video, a picture, a folder/, "
+        "test://",
     )
     run.add_argument("--gallery", help="the people database (without one everybody is unknown)")
     run.add_argument("--events", metavar="OUT.jsonl", help="append the events to this file")
@@ -106,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="follow faces from 12 px in 4K: look at N enlarged parts of each frame",
     )
+    add_certificate(run)
     add_model_options(run)
     add_json(run)
 
@@ -127,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         type=as_typed,
         help="the camera's name on the page (made from the source)",
     )
+    add_certificate(audit)
     add_model_options(audit)
 
     enroll = add("enroll", commands.enroll, "add a person's pictures to a gallery")

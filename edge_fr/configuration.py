@@ -103,7 +103,13 @@ class Look(_Part):
 class CameraSite(Look):
     """One camera."""
 
-    source: Address = Field(description="rtsp://..., csi://0, v4l2:///dev/video0, a video, test://")
+    source: Address = Field(
+        description="rtsp(s)://..., http(s)://... (MJPEG, HLS), csi://0, v4l2:///dev/video0, a video, test://"
+    )
+    certificate: Path | None = Field(
+        default=None,
+        description="PEM file of a camera that made its own certificate; nothing else is trusted",
+    )
 
 
 class Webhook(_Part):

@@ -27,7 +27,8 @@ from edge_fr.stream import Camera, Source, is_live, open_camera, open_source
 from edge_fr.structures import Event, Frame
 
 _OF_ONE_SOURCE = (
-    *("gallery", "events", "candidates", "annotate", "camera", "reader", "fpir", "decide_within", "tiles"),
+    *("gallery", "events", "candidates", "annotate", "camera", "reader", "certificate"),
+    *("fpir", "decide_within", "tiles"),
     *MODEL_OPTIONS,
 )
 
@@ -48,7 +49,12 @@ def _run_source(arguments: argparse.Namespace) -> int:
         opened: Callable[..., Source | Camera] = (
             open_camera if is_live(arguments.source) else open_source  # a camera may go and come back
         )
-        source = opened(arguments.source, reader=arguments.reader or "auto", camera=arguments.camera)
+        source = opened(
+            arguments.source,
+            reader=arguments.reader or "auto",
+            camera=arguments.camera,
+            certificate=arguments.certificate,
+        )
         stack.enter_context(source)
         pipeline = stack.enter_context(
             open_pipeline(

@@ -59,9 +59,10 @@ def test_a_video_keeps_size_rate_length_and_colour(tmp_path: Path, codec: Codec)
     pictures, fps = read(path)
     assert (len(pictures), pictures[0].shape) == (15, (96, 128, 3))
     assert fps == pytest.approx(12.5)
-    # A swapped channel order would be 150 off; conversion to YUV and the quantizer cost less than 12.
-    assert np.abs(pictures[-1][20:80, 16:48].mean((0, 1)) - (30, 60, 200)).max() < 12
-    assert np.abs(pictures[-1][20:80, 80:112].mean((0, 1)) - (190, 120, 40)).max() < 12
+    # A swapped channel order would be 150 off; conversion to YUV and the quantizer cost less than 12, and 15
+    # with OpenCV 4, which reads BT.709 as BT.601.
+    assert np.abs(pictures[-1][20:80, 16:48].mean((0, 1)) - (30, 60, 200)).max() < 16
+    assert np.abs(pictures[-1][20:80, 80:112].mean((0, 1)) - (190, 120, 40)).max() < 16
 
 
 def test_a_new_video_is_for_its_owner_alone_and_another_keeps_its_rights(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,15 +12,17 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from itertools import islice, pairwise
+from pathlib import Path
 
-import cv2
 import pytest
 
-from edge_fr.errors import SourceOpenError, SourceReadError
+from edge_fr.errors import InputError, SourceOpenError, SourceReadError
 from edge_fr.references import expand_address
 from edge_fr.stream import ReaderName, Source, gstreamer, open_source
+from edge_fr.stream.opencv import log_levels
 from edge_fr.structures import Frame
 from tests.fake_cameras import NoRtspServer, start_server
+from tests.web_camera import self_signed
 
 # PyGObject before 3.44, JetPack's among them, imports its modules in a way that Python warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:DynamicImporter:ImportWarning")
@@ -257,7 +260,7 @@ def test_the_camera_can_be_opened_again_after_it_was_closed(camera: Camera, read
     for _ in range(2):
         with open_source(f"rtsp://{address}", reader=reader, timeout_s=PATIENCE_S) as source:
             assert len(list(islice(source, 3))) == 3
-    assert cv2.utils.logging.getLogLevel() > 0  # opening was quiet, and no longer is
+    assert log_levels.getLogLevel() > 0  # opening was quiet, and no longer is
 
 
 def run_without_gi(code: str) -> subprocess.CompletedProcess[str]:
@@ -281,3 +284,32 @@ def test_without_gstreamer_auto_takes_opencv_for_a_network_camera(camera: Camera
         f"with open_source('rtsp://{address}', timeout_s=120) as s: next(s); print(s.reader)"
     )
     assert done.stdout.strip() == "opencv", done.stderr
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The certificate that a camera made itself, for another name than it has here."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl")
+    return self_signed(tmp_path_factory.mktemp("tls"), "camera.example")
+
+
+def test_a_camera_with_tls_is_opened_by_its_own_certificate_and_by_no_other(
+    camera: Camera, own: Path, tmp_path: Path
+) -> None:
+    address, _ = camera("h264", "viewer", "p@ss w#rd", "--digest", "--tls", str(own))
+    uri = f"rtsps://viewer:p%40ss%20w%23rd@{address}"
+    with open_source(uri, timeout_s=PATIENCE_S, certificate=own.with_suffix(".crt")) as source:
+        assert next(source).image.shape == (240, 322, 3)
+    assert (source.reader, source.uri, source.live) == ("gstreamer", f"rtsps://***@{address}", True)
+    other = self_signed(tmp_path, "other.example").with_suffix(".crt")
+    for certificate in (None, other):
+        with pytest.raises(
+            SourceOpenError, match=r"cannot open rtsps://\*\*\*@.*: its certificate is not trusted"
+        ) as refused:
+            open_source(uri, timeout_s=PATIENCE_S, certificate=certificate)
+        assert "openssl s_client" in str(refused.value)
+    with pytest.raises(
+        InputError, match=r"OpenCV checks no certificate; for rtsps://.* use reader='gstreamer'"
+    ):
+        open_source(uri, reader="opencv")

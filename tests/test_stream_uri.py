@@ -70,7 +70,7 @@ def test_a_file_url_is_unquoted(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("", "empty, expected a picture, a video"),
-        ("http://cam/video.mjpg", "unknown scheme 'http'.*rtsp://user:password@host/path"),
+        ("ftp://cam/video.mjpg", "unknown scheme 'ftp'.*rtsp://user:password@host/path"),
         ("file://clip.mp4", "three slashes"),
         ("rtsp:///live", "names no host"),
         ("rtsp://cam:port/live", "no proper host and port"),

@@ -7,13 +7,16 @@
     csi://0?width=1920&height=1080&fps=30                          a Jetson's CSI camera (GStreamer only)
     rtsp://user:password@host/path                                 a network camera, over TCP
     rtspu://user:password@host/path                                the same, its pictures over UDP
+    rtsps://user:password@host/path                                the same with TLS (GStreamer only)
+    http://user:password@host/path  https://…                      MJPEG, or HLS where the path ends in .m3u8
     test://?width=640&height=480&fps=25&frames=100                 a drawn pattern, not paced
 
 `open_camera` takes the same, and keeps connected to it; nothing that hangs holds it up.
 
 `reader="auto"` is a rule, not a fallback: cameras (rtsp, v4l2, csi) through GStreamer where GStreamer
 and its Python binding are installed and through OpenCV where they are not, video files through OpenCV.
-`Source.reader` says which one is in use. Pictures and the pattern need neither.
+`Source.reader` says which one is in use. Pictures, the pattern, MJPEG and
+HLS need neither.
 """
 
 from __future__ import annotations
@@ -58,6 +61,7 @@ def open_source(
     timeout_s: float = 10.0,
     stop: threading.Event | None = None,
     secrets: Collection[str] = (),
+    certificate: str | Path | None = None,
 ) -> Source:
     """Opens an address once; a camera that goes away is not connected to again (`open_camera` does that).
 
@@ -67,6 +71,8 @@ def open_source(
     `camera` names it in frames and events (None: made from the address). Connecting, and waiting for
     each frame, may take `timeout_s`; setting `stop` ends both at once where GStreamer reads. `secrets` are
     parts of the address that no message may show, such as a token in its path; user and password never are.
+    `certificate` is for rtsps:// and https:// cameras that made their own: a PEM file with it, or with that
+    of who signed it. Nothing else is trusted then, and the name in it may be another.
     Raises
     InputError for an address that means nothing, ImageError for a single picture that is none,
     SourceOpenError for anything else that cannot be opened.
@@ -76,6 +82,7 @@ def open_source(
     if not 0 < timeout_s <= 3600:
         raise InputError(f"timeout_s is {timeout_s}, expected more than 0 and at most 3600 seconds")
     address = parse(uri, secrets)
+    trusted = _trusted(address, certificate)
     if address.kind == "test":
         from datetime import datetime, timezone
 
@@ -90,7 +97,7 @@ def open_source(
         stills = open_folder(path) if address.kind == "folder" else PictureReader(path)
         return Source(address, stills, camera=camera)
     if address.live:
-        return Source(address, _video_reader(address, reader, timeout_s, stop), camera=camera)
+        return Source(address, _video_reader(address, reader, timeout_s, stop, trusted), camera=camera)
     path = Path(address.target)
     try:
         endless = why_endless(path)
@@ -110,6 +117,7 @@ def open_camera(
     policy: ReconnectPolicy | None = None,
     wake: threading.Event | None = None,
     secrets: Collection[str] = (),
+    certificate: str | Path | None = None,
 ) -> Camera:
     """A camera that connects to the address when it is started, and again whenever that is needed.
 
@@ -118,6 +126,7 @@ def open_camera(
     `Camera.state` and `Camera.reason`.
     """
     address = parse(uri, secrets)
+    trusted = _trusted(address, certificate)
     if address.kind in ("folder", "picture"):
         raise InputError(f"{address.shown} holds pictures, and no camera does; use open_source")
     name = address.camera if camera is None else camera
@@ -125,7 +134,15 @@ def open_camera(
     timeout_s = max(policy.open_timeout_s, policy.read_timeout_s)  # the camera itself holds to the shorter
 
     def connect(stop: threading.Event) -> Source:
-        return open_source(uri, reader=reader, camera=name, timeout_s=timeout_s, stop=stop, secrets=secrets)
+        return open_source(
+            uri,
+            reader=reader,
+            camera=name,
+            timeout_s=timeout_s,
+            stop=stop,
+            secrets=secrets,
+            certificate=trusted,
+        )
 
     return Camera(connect, name=name, live=address.live, uri=address.shown, policy=policy, wake=wake)
 
@@ -135,9 +152,32 @@ def is_live(uri: str | int | Path) -> bool:
     return parse(uri).live
 
 
+def _trusted(address: Address, certificate: str | Path | None) -> Path | None:
+    if certificate is None:
+        return None
+    if not address.target.lower().startswith(("rtsps:", "https:")):
+        raise InputError(f"a certificate is for rtsps:// and https://, got {address.shown}; leave it out")
+    from edge_fr.stream.web import trusting
+
+    trusting(Path(certificate))
+    return Path(certificate)
+
+
 def _video_reader(
-    address: Address, reader: ReaderName, timeout_s: float, stop: threading.Event | None
+    address: Address,
+    reader: ReaderName,
+    timeout_s: float,
+    stop: threading.Event | None,
+    certificate: Path | None = None,
 ) -> Reader:
+    if address.kind == "mjpeg":
+        from edge_fr.stream.mjpeg import MjpegReader
+
+        return MjpegReader(address, certificate=certificate, timeout_s=timeout_s, stop=stop)
+    if address.kind == "hls":
+        from edge_fr.stream.hls import HlsReader
+
+        return HlsReader(address, certificate=certificate, timeout_s=timeout_s, stop=stop)
     if address.kind == "v4l2" and not Path(address.target).exists():
         there = ", ".join(sorted(str(p) for p in Path("/dev").glob("video*"))) or "none"
         raise SourceOpenError(f"there is no camera {address.target}; cameras on this machine: {there}")
@@ -145,14 +185,19 @@ def _video_reader(
         raise InputError(f"OpenCV cannot read the CSI camera {address.shown}; use reader='gstreamer'")
     if reader == "opencv" and address.transport == "udp":
         raise InputError(f"OpenCV reads no pictures over UDP; for {address.shown} use reader='gstreamer'")
+    secure = address.target.lower().startswith("rtsps:")
+    if reader == "opencv" and secure:
+        raise InputError(f"OpenCV checks no certificate; for {address.shown} use reader='gstreamer'")
     if reader == "gstreamer" and address.target.lower().endswith(".gif"):
         raise InputError(f"GStreamer gives the pictures of {address.shown} no times; use reader='opencv'")
     if reader != "opencv" and (address.live or reader == "gstreamer"):
         from edge_fr.stream import gstreamer
 
-        only_gstreamer = reader == "gstreamer" or address.kind == "csi" or address.transport == "udp"
+        only_gstreamer = (
+            reader == "gstreamer" or address.kind == "csi" or address.transport == "udp" or secure
+        )
         if only_gstreamer or gstreamer.is_installed():
-            return gstreamer.GStreamerReader(address, timeout_s=timeout_s, stop=stop)
+            return gstreamer.GStreamerReader(address, timeout_s=timeout_s, stop=stop, certificate=certificate)
     from edge_fr.stream.opencv import OpenCvReader
 
     return OpenCvReader(address, timeout_s=timeout_s)

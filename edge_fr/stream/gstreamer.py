@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -24,6 +25,7 @@ from edge_fr.stream.sender import SenderClock, from_ntp
 from edge_fr.stream.source import Losses, Reading
 from edge_fr.stream.tally import Tally
 from edge_fr.stream.uri import Address
+from edge_fr.stream.web import trusting, untrusted
 
 INSTALL = (
     f"`{APT_COMMAND} gir1.2-gstreamer-1.0 libgirepository1.0-dev libcairo2-dev pkg-config gcc python3-dev`, "
@@ -65,7 +67,15 @@ class GStreamerReader:
 
     name = "gstreamer"
 
-    def __init__(self, address: Address, *, timeout_s: float, stop: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        timeout_s: float,
+        stop: threading.Event | None = None,
+        certificate: Path | None = None,
+    ) -> None:
+        self._certificate = certificate
         self._gst = load()
         self.losses = Losses()
         self.frame_count: int | None = None
@@ -80,7 +90,7 @@ class GStreamerReader:
         self._stop = stop or threading.Event()
         self._sender = SenderClock()
         self._others: list[str] = []  # the types of the streams that are no video
-        self._handler: tuple[Any, int] | None = None
+        self._handlers: list[tuple[Any, int]] = []
         self._elements = {name for name in MAY_BE_INSTALLED if self._gst.ElementFactory.find(name)}
         self._pipeline = self._build()
         self._bus = self._pipeline.get_bus()
@@ -130,9 +140,8 @@ class GStreamerReader:
         self._closed = True
         self._first = None
         self._pipeline.set_state(self._gst.State.NULL)
-        connected, self._handler = self._handler, None
-        if connected is not None:  # or it would hold this reader, and this the pipeline, for ever
-            element, handler = connected
+        while self._handlers:  # or they would hold this reader, and this the pipeline, for ever
+            element, handler = self._handlers.pop()
             element.disconnect(handler)
 
     def _build(self) -> Any:
@@ -153,6 +162,9 @@ class GStreamerReader:
         source, streams = pipeline.get_by_name("source"), pipeline.get_by_name("streams")
         if self._address.kind == "rtsp":
             _address_rtsp(streams, self._address.target, self._timeout_s)
+            if self._certificate is not None:
+                _trust(streams, self._certificate)
+            self._handlers.append((streams, streams.connect("accept-certificate", self._on_doubt)))
             streams.connect("select-stream", lambda _, __, caps: _media(caps) == "video")
         elif self._address.kind == "csi":
             source.set_property("sensor-id", int(self._address.target))
@@ -161,7 +173,7 @@ class GStreamerReader:
                 "device" if self._address.kind == "v4l2" else "location", self._address.target
             )
         if streams is not None:
-            self._handler = (streams, streams.connect("pad-added", self._on_stream))
+            self._handlers.append((streams, streams.connect("pad-added", self._on_stream)))
         return pipeline
 
     def _parse(self, text: str) -> Any:
@@ -204,6 +216,10 @@ class GStreamerReader:
             self._fault = SourceReadError(f"its stream of type {codec} cannot be decoded")
         self._entry, self._sink = entry, sink
 
+    def _on_doubt(self, _: Any, __: Any, ___: Any, flags: Any) -> bool:
+        self._fault = SourceReadError(untrusted(" ".join(flags.value_nicks)))
+        return False
+
     def _pull(self) -> Any:
         """The next sample, or None at the end. What was decoded before an error comes before the error."""
         give_up = time.monotonic() + self._timeout_s
@@ -223,10 +239,10 @@ class GStreamerReader:
                     raise SourceReadError(
                         f"{taken - before >> 20} MiB came, and no picture in them had an end"
                     )
+            if self._fault is not None:  # says more than what GStreamer makes of it
+                raise self._fault
             if error is not None:
                 raise SourceReadError(error)
-            if self._fault is not None:
-                raise self._fault
             error = self._error()
             if error is None and self._sink is not None and self._sink.get_property("eos"):
                 return None
@@ -317,3 +333,13 @@ def _address_rtsp(element: Any, url: str, timeout_s: float) -> None:
     if parts.username is not None:
         element.set_property("user-id", unquote(parts.username))
         element.set_property("user-pw", unquote(parts.password or ""))
+
+
+def _trust(element: Any, certificate: Path) -> None:
+    """As `edge_fr.stream.web.trusting` has it: nobody but the certificate, whatever name is in it."""
+    from gi.repository import Gio
+
+    trusting(certificate)  # says what is wrong with the file
+    element.set_property("tls-database", Gio.TlsFileDatabase.new(str(certificate.absolute())))
+    checks = Gio.TlsCertificateFlags
+    element.set_property("tls-validation-flags", checks.VALIDATE_ALL & ~checks.BAD_IDENTITY)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timezone
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ from edge_fr.errors import SourceOpenError, SourceReadError
 from edge_fr.stream.source import Losses, Reading
 from edge_fr.stream.uri import Address
 
+log_levels: Any = cv2.utils.logging if hasattr(cv2.utils, "logging") else cv2  # moved with OpenCV 5
 # After a damaged packet grab() fails once and then goes on; at the end it fails for ever. A loss longer
 # than this many frames is taken for the end.
 _FAILURES_AT_THE_END = 250
@@ -86,7 +88,7 @@ class OpenCvReader:
 def _open(address: Address, timeout_s: float) -> cv2.VideoCapture:
     timeout_ms = max(1, round(timeout_s * 1000))
     with ExitStack() as during:
-        during.enter_context(_quiet)
+        during.enter_context(quiet)
         if address.kind == "v4l2":
             wanted = {
                 "width": cv2.CAP_PROP_FRAME_WIDTH,
@@ -164,13 +166,13 @@ def _silence() -> Iterator[None]:
 
     FFmpeg inside OpenCV reads its level once in a process, when the first video is opened.
     """
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    level = log_levels.getLogLevel()
+    log_levels.setLogLevel(0)
     try:
         with _variable("OPENCV_FFMPEG_LOGLEVEL", "-8"):  # AV_LOG_QUIET
             yield
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        log_levels.setLogLevel(level)
 
 
 def _without_probing() -> AbstractContextManager[None]:
@@ -179,4 +181,4 @@ def _without_probing() -> AbstractContextManager[None]:
     return _variable("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fpsprobesize;0")
 
 
-_quiet, _at_once = _Together(_silence), _Together(_without_probing)
+quiet, _at_once = _Together(_silence), _Together(_without_probing)

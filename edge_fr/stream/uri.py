@@ -13,12 +13,13 @@ from edge_fr.errors import InputError, SourceOpenError
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
-Kind = Literal["folder", "picture", "video", "rtsp", "v4l2", "csi", "test"]
+Kind = Literal["folder", "picture", "video", "rtsp", "mjpeg", "hls", "v4l2", "csi", "test"]
 Transport = Literal["tcp", "udp"]
 
 EXPECTED = (
     "a picture, a video or a folder/ of pictures, file:///path, 0 or v4l2:///dev/video0, csi://0, "
-    "rtsp://user:password@host/path (rtspu:// for pictures over UDP), or test://"
+    "rtsp://user:password@host/path (rtspu:// for pictures over UDP, rtsps:// with TLS), http:// or https:// "
+    "for MJPEG and HLS (.m3u8), or test://"
 )
 _OPTIONS = {
     "v4l2": ("width", "height", "fps"),
@@ -56,7 +57,7 @@ class Address:
 
     @property
     def live(self) -> bool:
-        return self.kind in ("rtsp", "v4l2", "csi")
+        return self.kind in ("rtsp", "mjpeg", "hls", "v4l2", "csi")
 
 
 def redact(text: str, secrets: Collection[str] = ()) -> str:
@@ -84,8 +85,8 @@ def parse(uri: str | int | Path, secrets: Collection[str] = ()) -> Address:
     scheme = text.partition("://")[0].lower()
     if scheme == "file":
         return _file(text)
-    if scheme in ("rtsp", "rtspu"):
-        return _rtsp(text, secrets)
+    if scheme in ("rtsp", "rtspu", "rtsps", "http", "https"):
+        return _network(text, scheme, secrets)
     if scheme in _OPTIONS:
         return _device(scheme, text)
     raise InputError(
@@ -120,7 +121,7 @@ def _shown(text: str, secrets: Collection[str]) -> str:
     return redact(_CREDENTIALS_OF_ADDRESS.sub("***@", text), secrets)
 
 
-def _rtsp(text: str, secrets: Collection[str]) -> Address:
+def _network(text: str, scheme: str, secrets: Collection[str]) -> Address:
     # A password may hold any character. One that ends the host part early (/ ? #) would be taken for
     # the host and printed, so an address with a stray @ or # is refused, and all before the @ hidden.
     authority, _, rest = text.partition("://")[2].partition("/")
@@ -136,17 +137,20 @@ def _rtsp(text: str, secrets: Collection[str]) -> Address:
         host, port = parts.hostname, parts.port
     except ValueError as error:  # a port that is no number, a lone [ or ]
         raise InputError(
-            f"{shown!r} has no proper host and port, expected rtsp://user:password@host:554/path; "
+            f"{shown!r} has no proper host and port, expected {scheme}://user:password@host:port/path; "
             "in a password write %5B for [ and %5D for ]"
         ) from error
     if not host:
-        raise InputError(f"{shown!r} names no host, expected rtsp://user:password@host/path")
+        raise InputError(f"{shown!r} names no host, expected {scheme}://user:password@host/path")
     camera = host + (f":{port}" if port else "") + parts.path.rstrip("/")
-    udp = parts.scheme == "rtspu"
+    udp = scheme == "rtspu"
+    kind: Kind = "rtsp"
+    if scheme.startswith("http"):
+        kind = "hls" if parts.path.lower().endswith(".m3u8") else "mjpeg"
     target = "rtsp" + text[len("rtspu") :] if udp else text
     own = [form for form in (parts.password, unquote(parts.password or "")) if form]
     return Address(
-        "rtsp",
+        kind,
         target,
         shown,
         redact(camera, secrets),

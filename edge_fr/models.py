@@ -113,8 +113,8 @@ MODELS: dict[str, NamedModel] = {
             genuine_scores={"ri>=0": 0.209},
             impostor_data=(
                 "CelebA at half size (89x109), aligned by the eyes: one picture of each of 5,429 people, "
-                "14,734,246 pairs, 60 more left out as one person under two names; 12 drawn looks of 26 px and "
-                "more at 1,200 people; people alike are each one's nearest 10%"
+                "14,734,246 pairs, 60 more left out as one person under two names; 12 drawn looks of 26 px "
+                "and more at 1,200 people; people alike are each one's nearest 10%"
             ),
             notes="SFace 2021-12 from the OpenCV model zoo",
         ),

@@ -33,7 +33,7 @@ def search(probes: NDArray[np.float32]) -> Matches:
 
 
 def decider(**policy: float) -> Decider:
-    return Decider(search, lambda: 0.5, DecisionPolicy(**policy))  # type: ignore[arg-type]
+    return Decider(search, lambda *_: 0.5, DecisionPolicy(**policy))  # type: ignore[arg-type]
 
 
 def frame(seconds: float) -> Frame:

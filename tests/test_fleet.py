@@ -14,6 +14,7 @@ import pytest
 from fakes import MovedClock, card
 from numpy.typing import NDArray
 
+from edge_fr.continuity import Continuity
 from edge_fr.decide import Decider
 from edge_fr.errors import EdgeFrError, EventError, InputError, MissingDependencyError, SourceReadError
 from edge_fr.fleet import Fleet, Load
@@ -147,7 +148,8 @@ def pipeline(networks: DrawnNetworks, stage: Any = None) -> Pipeline:
         tracker=Tracker(),
         gate=QualityGate(QualityPolicy(min_score=0, min_sharpness=0, max_dark_share=1, min_dynamic_range=0)),
         embedder=never,
-        decider=Decider(nobody, lambda: 0.5),
+        continuity=Continuity(lambda ri: 0.5, 0.5),
+        decider=Decider(nobody, lambda *_: 0.5),
         model=card(),
         stages=() if stage is None else (stage,),
         times=networks.times,

@@ -12,6 +12,7 @@ import pytest
 from fakes import card
 from numpy.typing import NDArray
 
+from edge_fr.continuity import Continuity
 from edge_fr.decide import Decider
 from edge_fr.errors import EngineError, EventError, InputError, SourceReadError
 from edge_fr.image import TEMPLATE
@@ -104,7 +105,8 @@ def pipeline(
         tracker=tracker or Tracker(),
         gate=gate or Gate(),  # type: ignore[arg-type]
         embedder=embedder,
-        decider=Decider(grace, lambda: 0.4),
+        continuity=Continuity(lambda ri: 0.4, 0.4),
+        decider=Decider(grace, lambda *_: 0.4),
         model=card(),
         stages=stages,
         times=times,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edge_fr.decide import UNKNOWN_RI, doubts, named, rivals
 from edge_fr.detect import Detector
 from edge_fr.embed import Embedder
-from edge_fr.enrolment import Look, fused, of_one_person, once_each
+from edge_fr.enrolment import Look, Sorted, fused, of_one_person, once_each
 from edge_fr.errors import EnrollmentError, ImageError, UnknownIdentityError
 from edge_fr.gallery import Gallery, NameThreshold, genuine_bound, normalized_identity, score_threshold
 from edge_fr.image import align, read_image, to_bgr
@@ -195,21 +195,21 @@ class Recognizer:
         refused: list[tuple[str, str]] = []
         for number, picture in enumerate(pictures, 1):
             name = str(picture) if isinstance(picture, (str, Path)) else f"picture {number}"
-            with self._lock:
-                try:
-                    look = self._one_good_look(name, picture)
-                    if not force:
-                        self._refuse_mask(look.face)
-                        self._refuse_somebody_else(identity, look)
-                except (EnrollmentError, ImageError) as error:
-                    refused.append((name, str(error)))
-                    continue
+            try:
+                look = self._one_good_look(name, picture)
+                if not force:
+                    self._refuse_mask(look.face)
+            except (EnrollmentError, ImageError) as error:
+                refused.append((name, str(error)))
+                continue
             looks.append(look)
-        with self._lock:
+        with self._lock:  # who is enrolled must not change between the comparison and the entry
             own = self._own_templates(identity)
             looks, twins = once_each(looks, own)
             refused += twins
             if not force:
+                looks, others = self._of_nobody_else(identity, looks)
+                refused += others
                 looks, others = of_one_person(identity, looks, own, self._own_score)
                 refused += others
             if looks:
@@ -296,14 +296,20 @@ class Recognizer:
                 f"keep it all the same"
             )
 
-    def _refuse_somebody_else(self, identity: str, look: Look) -> None:
-        candidates, threshold = self._search(look.template, look.face.ri)
-        best = candidates[0] if candidates else None
-        if best and best.identity != identity and best.score >= threshold:
-            raise EnrollmentError(
-                f"looks like {best.identity!r}, who is enrolled (score {best.score:.2f}, threshold "
-                f"{threshold:.2f}); give force=True or --force to keep it all the same"
-            )
+    def _of_nobody_else(self, identity: str, looks: list[Look]) -> Sorted:
+        """The looks that are not like somebody else who is enrolled."""
+        kept: list[Look] = []
+        refused: list[tuple[str, str]] = []
+        for look in looks:
+            candidates, threshold = self._search(look.template, look.face.ri)
+            best = candidates[0] if candidates else None
+            if best is None or best.identity == identity or best.score < threshold:
+                kept.append(look)
+                continue
+            reason = f"looks like {best.identity!r}, who is enrolled (score {best.score:.2f}, threshold "
+            reason += f"{threshold:.2f}); give force=True or --force to keep it all the same"
+            refused.append((look.name, reason))
+        return kept, refused
 
     def _own_templates(self, identity: str) -> NDArray[np.float32]:
         try:

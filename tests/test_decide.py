@@ -141,8 +141,12 @@ def test_after_ten_minutes_of_one_person_a_track_still_changes_its_mind_within_s
 def test_a_face_between_two_people_is_not_given_either_name() -> None:
     both = ((GRACE + 0.98 * EILEEN) / np.linalg.norm(GRACE + 0.98 * EILEEN)).astype(np.float32)
     answers = watch(decider(margin=0.05), [(i / 4, sight(both)) for i in range(12)])
-    assert [a.status for _, a in answers] == ["unknown"]
-    assert answers[0][1].candidates[0].score > 0.5
+    ((_, answer),) = answers
+    assert answer.status == "unrecognizable"
+    assert answer.candidates[0].score > 0.5
+    (reason,) = answer.refusals
+    assert reason.component == "ambiguous"
+    assert str(reason).endswith("(looks like 'grace' (0.71) and 'eileen' (0.70))")
 
 
 def test_good_looks_weigh_more_than_poor_ones() -> None:
@@ -229,7 +233,7 @@ def test_the_end_of_a_track_that_was_answered_brings_no_second_answer() -> None:
 
 
 def test_an_empty_gallery_makes_everybody_unknown() -> None:
-    decide = Decider(lambda probes: Matches(((),) * len(probes)), lambda: 0.5)
+    decide = Decider(lambda probes: Matches(((),) * len(probes)), lambda *_: 0.5)
     answers = watch(decide, [(i / 10, sight(GRACE)) for i in range(5)])
     assert [(a.status, a.candidates) for _, a in answers] == [("unknown", ())]
 

@@ -154,9 +154,9 @@ def test_the_stranger_is_unrecognizable_until_a_look_is_good_enough_to_call_her_
     events = [event for event in shown[0] if person_of(event, clip) == HOPPER.name]
     assert [event["type"] for event in events] == ["face.unrecognizable", "face.unknown", "face.ended"]
     poor, good, _ = events
-    assert poor["ri"] < 0.4 <= good["ri"]
-    assert poor["decision"]["reasons"] == [f"recognizability {poor['ri']:.3g}, needs at least 0.4"]
-    assert poor["decision"]["frames_used"] >= 1
+    assert poor["decision"]["frames_used"] == 0
+    assert poor["decision"]["codes"] == ["inter_eye_distance"]  # the recognizer had made nothing of her
+    assert good["ri"] >= 0.4
 
 
 def test_the_enrolled_person_is_named_while_she_is_small(

@@ -346,7 +346,8 @@ def test_the_times_of_a_round_are_shared_out_among_its_frames() -> None:
     fleet, _ = fleet_of([DrawnCamera(name, clock, count=5) for name in "abc"], networks, clock)
     drive(fleet, clock, 60 * SECOND)
     counts = {name: heard.count(name) for name in set(heard)}
-    assert counts == dict.fromkeys(("detect", "track", "align", "gate", "embed", "decide"), 15)
+    stages = ("detect", "track", "align", "gate", "embed", "continuity", "decide")
+    assert counts == dict.fromkeys(stages, 15)
 
 
 def test_a_camera_that_goes_ends_its_tracks_and_says_so_and_no_other_is_touched() -> None:

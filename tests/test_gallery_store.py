@@ -102,19 +102,48 @@ def test_a_gallery_in_memory_needs_no_file_and_leaves_none(
     assert [p for p in tmp_path.iterdir() if p.is_file()] == []
 
 
-def test_the_best_template_of_an_identity_is_its_score(path: Path) -> None:
+def test_an_identity_s_score_is_that_of_what_its_templates_have_in_common(path: Path) -> None:
     axes = np.eye(SIZE, dtype=np.float32)
     with Gallery.open(path, CARD, create=True) as gallery:
-        gallery.add("Ada", axes[[0, 1, 2]])
+        gallery.add("Ada", axes[[0, 1]])
         gallery.add("Grace", axes[[3]])
-        probe = (axes[1] * 0.8 + axes[3] * 0.6)[None].astype(np.float32)
+        probe = (axes[0] * 0.64 + axes[1] * 0.48 + axes[3] * 0.6)[None].astype(np.float32)
         ada, grace = gallery.search(probe)[0]
-        # 0.8 and 0.6 are rounded to float32
-        assert (ada.identity, ada.score) == ("Ada", pytest.approx(0.8, abs=1e-7))
-        assert ada.margin == pytest.approx(0.2, abs=1e-7)
-        assert (grace.identity, grace.score) == ("Grace", pytest.approx(0.6, abs=1e-7))
-        assert grace.margin == pytest.approx(1.6, abs=1e-7)
+        # rounded to float32
+        assert (ada.identity, ada.score) == ("Ada", pytest.approx(1.12 / np.sqrt(2), abs=1e-6))
+        assert ada.margin == pytest.approx(1.12 / np.sqrt(2) - 0.6, abs=1e-6)
+        assert (grace.identity, grace.score) == ("Grace", pytest.approx(0.6, abs=1e-6))
+        assert grace.margin is None  # there is nobody behind
         assert len(gallery.search(probe, k=1)[0]) == 1
+
+
+def test_a_probe_s_mean_score_with_others_leaves_out_the_best(path: Path) -> None:
+    axes = np.eye(SIZE, dtype=np.float32)
+    with Gallery.open(path, CARD, create=True) as gallery:
+        gallery.add("Ada", axes[:1])
+        assert gallery.search(axes[:1]).others == (None,)
+        gallery.add("Grace", axes[1:2])
+        gallery.add("Zoë", axes[2:3])
+        probe = np.zeros((1, SIZE), np.float32)
+        probe[0, :3] = 0.8, 0.6, 0.0
+        matches = gallery.search(probe, k=1)
+        assert matches[0][0].identity == "Ada"
+        assert matches.others == (pytest.approx(0.3, abs=1e-6),)  # rounded to float32
+
+
+def test_people_who_look_like_one_are_listed_the_most_alike_first(path: Path) -> None:
+    angles = np.deg2rad([0, 10, 90, 115])
+    rows = np.zeros((4, SIZE), np.float32)
+    rows[:, 0], rows[:, 1] = np.cos(angles), np.sin(angles)
+    with Gallery.open(path, CARD, create=True) as gallery:
+        for name, row in zip(("Zoë", "Ada", "Grace", "Alan"), rows, strict=True):
+            gallery.add(name, row[None])
+        pairs = gallery.lookalikes(0.9)
+        assert [pair[:2] for pair in pairs] == [("Ada", "Zoë"), ("Alan", "Grace")]
+        assert [pair[2] for pair in pairs] == pytest.approx(np.cos(np.deg2rad([10, 25])), abs=1e-6)
+        gallery.remove("Ada")
+        assert [pair[:2] for pair in gallery.lookalikes(0.9)] == [("Alan", "Grace")]
+        assert gallery.cohort.people == 3
 
 
 def test_removing_erases_the_person_from_search_and_list(path: Path) -> None:
@@ -474,6 +503,11 @@ def test_a_file_replaced_while_open_is_noticed(path: Path) -> None:
         assert [p.identity for p in gallery.identities()] == ["Ada"]
 
 
+def in_common(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    total = rows.sum(axis=0, dtype=np.float64)
+    return np.asarray(total / np.linalg.norm(total))
+
+
 @settings(max_examples=30, stateful_step_count=25, deadline=None)
 class GalleryAgainstDict(RuleBasedStateMachine):
     """Adds, removes, reopens and searches, and compares with a dict of arrays."""
@@ -523,7 +557,7 @@ class GalleryAgainstDict(RuleBasedStateMachine):
         found = self.gallery.search(probes, k).candidates
         assert len(found) == count
         for probe, candidates in zip(probes, found, strict=True):
-            scores = {name: float((rows @ probe).max()) for name, rows in self.model.items()}
+            scores = {name: float(in_common(rows) @ probe) for name, rows in self.model.items()}
             assert len(candidates) == min(k, len(scores))
             for candidate in candidates:
                 # float32 against float64 over 8 products

@@ -59,6 +59,9 @@ class Gate:
         n = len(faces)
         return faces.with_(quality=np.full(n, 0.5, np.float32), refusals=((),) * n, selected=np.ones(n, bool))
 
+    def confirm(self, faces: Faces) -> Faces:
+        return faces
+
     def forget(self, track_ids: tuple[int, ...]) -> None:
         self.forgotten += track_ids
 
@@ -346,7 +349,16 @@ def test_no_face_at_all_is_no_event_and_no_error() -> None:
 
 def test_every_stage_is_timed_and_a_run_of_nothing_is_fine() -> None:
     summary = run(Frames(4), pipeline())  # type: ignore[arg-type]
-    assert list(summary.stages) == ["wait", "detect", "track", "align", "gate", "embed", "decide"]
+    assert list(summary.stages) == [
+        "wait",
+        "detect",
+        "track",
+        "align",
+        "gate",
+        "embed",
+        "continuity",
+        "decide",
+    ]
     assert all(math.isfinite(row["p95_ms"]) for row in summary.stages.values())
     empty = run(Frames(0), pipeline())  # type: ignore[arg-type]
     assert (empty.frames, empty.fps) == (0, 0.0)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edge_fr.decide import Decider, DecisionPolicy
 from edge_fr.errors import InputError
+from edge_fr.evidence import Evidence
 from edge_fr.structures import Candidate, Decision, Faces, Frame, Matches, Refusal
 
 SECOND = 1_000_000_000
@@ -247,3 +248,160 @@ def test_a_policy_that_means_nothing_is_refused() -> None:
         DecisionPolicy(target_fpir=3)
     with pytest.raises(InputError, match=r"unknown_ri is 40, expected 0 to 1"):
         DecisionPolicy(unknown_ri=40)
+
+
+def both_at(first: float, second: float) -> NDArray[np.float32]:
+    """A look that scores so with Grace, and so with Eileen."""
+    rest = np.sqrt(1 - first**2 - second**2)
+    return (first * GRACE + second * EILEEN + rest * STRANGER).astype(np.float32)
+
+
+def side_by_side(*looks: NDArray[np.float32] | None, unsure: tuple[bool, ...] | None = None) -> Faces:
+    """A frame with tracks 1, 2, ... of these looks."""
+    rows = [np.full(3, np.nan, np.float32) if look is None else look for look in looks]
+    n = len(rows)
+    return Faces(
+        np.zeros((n, 4), np.float32),
+        np.ones(n, np.float32),
+        np.zeros((n, 5, 2), np.float32),
+        track_ids=np.arange(1, n + 1),
+        unsure=None if unsure is None else np.array(unsure),
+        quality=np.full(n, 0.5, np.float32),
+        refusals=((),) * n,
+        embeddings=np.array(rows, np.float32),
+    )
+
+
+def test_two_names_as_near_are_told_both_and_once_one_is_clearly_nearer_it_is_given() -> None:
+    sights = [(i / 4, sight(both_at(0.69, 0.67))) for i in range(12)]
+    sights += [(3 + i / 4, sight(GRACE)) for i in range(12)]
+    (_, first), (_, second) = watch(decider(), sights)
+    assert (first.status, first.identity) == ("unrecognizable", None)
+    (reason,) = first.refusals
+    assert (reason.component, reason.bound) == ("ambiguous", 0.05)
+    assert reason.measured == pytest.approx(0.02, abs=1e-6)
+    assert "looks like 'grace' (0.69) and 'eileen' (0.67)" in str(reason)
+    assert (second.status, second.identity) == ("known", "grace")
+
+
+def test_an_unknown_face_that_comes_to_fit_two_names_is_no_longer_unknown() -> None:
+    sights = [(i / 10, sight(STRANGER)) for i in range(4)]
+    sights += [(1 + i / 10, sight(both_at(0.69, 0.67))) for i in range(30)]
+    answers = watch(decider(), sights)
+    assert [answer.status for _, answer in answers] == ["unknown", "unrecognizable"]
+
+
+def test_of_two_faces_with_one_name_the_better_one_has_it_and_the_other_is_unknown_with_the_reason() -> (
+    None
+):
+    decide = decider()
+    better, worse = GRACE, mixed(GRACE, 0.6)
+    told: dict[int, list[Decision]] = {1: [], 2: []}
+    for i in range(25):
+        for track_id, answer in decide.observe(frame(i / 10), side_by_side(worse, better)).items():
+            told[track_id].append(answer)
+        names = [decision.identity for decision in decide.decisions.values() if decision.identity]
+        assert names in ([], ["grace"])
+    assert [answer.status for answer in told[2]] == ["known"]
+    (answer,) = told[1]  # it waited until the deadline
+    assert (answer.status, answer.identity) == ("unknown", None)
+    (reason,) = answer.refusals
+    assert str(reason).startswith("same name elsewhere in the frame 0.6")
+
+
+def test_who_has_a_name_loses_it_to_who_has_it_clearly_better_and_at_once() -> None:
+    decide = decider()
+    impostor = mixed(GRACE, 0.6)
+    for i in range(3):
+        decide.observe(frame(i / 10), side_by_side(impostor))
+    assert decide.decisions[1].identity == "grace"
+    decide.observe(frame(0.3), side_by_side(impostor, GRACE))
+    changed = decide.observe(frame(0.4), side_by_side(impostor, GRACE))
+    assert {i: (d.status, d.identity) for i, d in decide.decisions.items()} == {
+        1: ("unknown", None),
+        2: ("known", "grace"),
+    }
+    assert 2 in changed
+
+
+def test_a_name_does_not_jump_between_two_faces_that_are_as_like() -> None:
+    decide = decider()
+    rng = np.random.default_rng(0)
+    holders = []
+    for i in range(60):
+        first, second = (mixed(GRACE, float(rng.uniform(0.60, 0.63))) for _ in range(2))
+        decide.observe(frame(i / 10), side_by_side(first, second))
+        holders += [track_id for track_id, d in decide.decisions.items() if d.identity]
+    assert len(set(holders)) == 1
+    assert len(holders) > 50
+
+
+def test_a_face_in_doubt_has_no_answer_and_its_looks_do_not_count() -> None:
+    decide = decider()
+    for i in range(3):
+        decide.observe(frame(i / 10), side_by_side(GRACE))
+    assert decide.decisions[1].identity == "grace"
+    for i in range(3, 40):
+        assert decide.observe(frame(i / 10), side_by_side(STRANGER, unsure=(True,))) == {}
+        assert 1 not in decide.decisions
+    assert decide.observe(frame(4.0), side_by_side(GRACE, unsure=(False,))) == {}
+    assert (decide.decisions[1].identity, decide.decisions[1].frames_used) == ("grace", 4)
+
+
+def test_a_person_who_was_removed_is_not_announced_from_an_earlier_search() -> None:
+    enrolled = [True]
+
+    def people(probes: NDArray[np.float32]) -> Matches:
+        found = Candidate("grace", float(probes[0] @ GRACE), None)
+        return Matches(((found,) if enrolled[0] else (),) * len(probes))
+
+    for ends in (False, True):
+        enrolled[0] = True
+        decide = Decider(people, lambda *_: 0.5)
+        decide.observe(frame(0), sight(GRACE))  # one look: she is told at the deadline, or at the end
+        enrolled[0] = False
+        if ends:
+            answer, _ = decide.end([7])[7]
+        else:
+            answer = decide.observe(frame(2.5), Faces.empty())[7]
+        assert (answer.status, answer.identity) == ("unknown", None)
+
+
+def test_a_person_who_is_removed_loses_the_name_with_the_next_look() -> None:
+    enrolled = [True]
+
+    def people(probes: NDArray[np.float32]) -> Matches:
+        grace = (Candidate("grace", float(probes[0] @ GRACE), None),) if enrolled[0] else ()
+        return Matches((grace,) * len(probes))
+
+    decide = Decider(people, lambda *_: 0.5)
+    for i in range(3):
+        decide.observe(frame(i / 10), sight(GRACE))
+    enrolled[0] = False
+    assert [a.status for a in decide.observe(frame(0.3), sight(GRACE)).values()] == ["unknown"]
+
+
+def test_waiting_takes_more_for_a_name_and_takes_none_back() -> None:
+    def threshold(evidence: Evidence, others: float | None, looks: int) -> float:
+        return 0.5 if looks <= 16 else 0.7
+
+    early = Decider(search, threshold)
+    for i in range(40):
+        early.observe(frame(i / 10), sight(mixed(GRACE, 0.6)))
+    assert early.decisions[7].identity == "grace"
+    late = Decider(search, threshold)
+    for i in range(17):
+        late.observe(frame(i / 10), sight(STRANGER))
+    for i in range(17, 60):
+        late.observe(frame(i / 10), sight(mixed(GRACE, 0.69)))
+    assert late.decisions[7].status == "unknown"
+
+
+def test_once_unknown_stays_told_as_of_now_while_more_looks_come() -> None:
+    decide = decider()
+    for i in range(4):
+        decide.observe(frame(i / 10), sight(STRANGER))
+    assert decide.decisions[7].frames_used == 4
+    for i in range(4, 9):
+        assert decide.observe(frame(i / 10), sight(mixed(GRACE, 0.46))) == {}
+    assert decide.decisions[7].frames_used == 9  # the answer is that of all looks, though between the bounds

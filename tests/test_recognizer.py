@@ -128,12 +128,8 @@ def test_a_picture_too_poor_to_find_an_enrolled_person_tells_nothing_of_a_strang
     engine = FakeEngine(embedded, model, outputs=(spec("embedding", None, 4), spec("ri", None, 1)))
     detector = Detector(open_engine(resolve("yunet")))
     with Gallery.open(":memory:", model, create=True) as gallery:
-        kiosk = Recognizer(
-            detector,
-            Embedder(engine),
-            gallery,
-            enrollment=replace(QualityPolicy.enrollment(), min_recognizability=0.3),
-        )
+        lenient = replace(QualityPolicy.enrollment(), min_recognizability=0.3)
+        kiosk = Recognizer(detector, Embedder(engine), gallery, enrollment=lenient)
         kiosk.enroll("Eileen", COLLINS_PHOTO)
         dark = (COLLINS_PHOTO * 0.5).astype(np.uint8)
         assert kiosk.verify(COLLINS_PHOTO, "Eileen").status == "match"

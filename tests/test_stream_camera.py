@@ -359,7 +359,7 @@ def test_pictures_are_no_camera(tmp_path: Path) -> None:
 
 
 def test_an_address_that_means_nothing_is_refused_before_the_start() -> None:
-    with pytest.raises(InputError, match="unknown scheme .ftp."):
+    with pytest.raises(InputError, match=r"unknown scheme .ftp."):
         open_camera("ftp://gate/live")
 
 

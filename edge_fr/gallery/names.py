@@ -161,7 +161,9 @@ def least_ri(card: ModelCard, band: str) -> float:
 
 
 def _rarer(scores: Scores, factor: float) -> Scores:
-    """The table of pairs that reach each score `factor` times oftener."""
+    """The table of pairs that reach each score `factor` times oftener; one rate alone has no trend."""
+    if len(scores.rates) == 1:
+        return scores
     return Scores(scores.card_name, tuple(rate + math.log10(factor) for rate in scores.rates), scores.scores)
 
 
@@ -198,4 +200,5 @@ def genuine_bound(card: ModelCard, ri: float | None) -> float:
     bands = sorted(
         ((least_ri(card, band), score) for band, score in card.genuine_scores.items()), reverse=True
     )
-    return next((score for least, score in bands if ri is None or ri >= least), math.inf)
+    lowest = bands[-1][1] if bands else math.inf
+    return next((score for least, score in bands if ri is None or ri >= least), lowest)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import struct
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_fr.errors import ImageError, InputError
+from edge_fr.picture_header import HEAD_BYTES, read_header, turned_upright, what_else
 from edge_fr.structures import CROP_SIDE_PX
 
 MAX_IMAGE_PIXELS = 64_000_000  # a decoded picture of that size takes 192 MB
@@ -22,21 +23,62 @@ TEMPLATE: NDArray[np.float32] = np.array(
 )
 TEMPLATE.flags.writeable = False
 
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_JPEG_START = b"\xff\xd8"
-_JPEG_END = b"\xff\xd9"
-_JPEG_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_START_OF_SCAN = 0xDA
+
+class Picture(NamedTuple):
+    """A picture of a file: (H, W, 3) uint8 BGR, upright, and when it was taken, if it says so."""
+
+    image: NDArray[np.uint8]
+    taken_at: datetime | None
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Reads a picture file as (H, W, 3) uint8 BGR, turned upright as its EXIF orientation says.
 
-    Grey, 16-bit and transparent pictures are converted; transparency is dropped. ImageError says why
-    a file cannot be used: absent, a folder, a pipe, empty, cut off, no picture, or more than
-    MAX_IMAGE_PIXELS (JPEG and PNG are refused before they are decoded).
+    What the file is, its content tells, whatever its name. Grey, 16-bit and transparent pictures are
+    converted; transparency is dropped. ImageError says why a file cannot be used: absent, a folder, a pipe,
+    empty, cut off, no picture, of a kind that is not read here, or more than MAX_IMAGE_PIXELS (refused
+    before it is decoded).
     """
+    return read_picture(path).image
+
+
+def read_picture(path: str | Path) -> Picture:
+    """As `read_image`, and when the picture was taken."""
+    if not isinstance(path, (str, Path)):
+        raise ImageError(f"a picture is a path or a numpy array, got {type(path).__name__}")
     path = Path(path)
+    data = _content(path)
+    header = read_header(data)
+    if header is None:
+        what = what_else(data[:HEAD_BYTES])
+        told = f"but {what}" if what else "or a damaged one"
+        raise ImageError(
+            f"{path} is not a picture, {told} (it starts with {data[:8]!r}), expected JPEG, PNG, WebP, BMP "
+            f"or TIFF with 8 or 16 bits"
+        )
+    if not header.complete:
+        raise ImageError(f"{path} is a JPEG picture that is cut off: its end is missing; copy it again")
+    if header.size is not None:
+        refuse_too_many_pixels(header.size, path)
+    try:
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ImageError(f"{path} cannot be decoded: {error}") from error
+    if image is None:
+        if header.kind in ("HEIC", "AVIF"):
+            raise ImageError(
+                f"{path} is a {header.kind} picture, which is not read here; make a JPEG of it, for example "
+                f"with `heif-convert {path} {path.with_suffix('.jpg')}`"
+            )
+        raise ImageError(
+            f"{path} is damaged or cut off: it starts as a {header.kind} picture, but cannot be decoded"
+        )
+    refuse_too_many_pixels(image.shape[:2], path)
+    return Picture(turned_upright(to_bgr(image), header.orientation), header.taken_at)
+
+
+def _content(path: Path) -> bytes:
     if path.is_dir():
         raise ImageError(f"{path} is a folder, expected a picture file")
     if path.exists() and not path.is_file():  # it may never end
@@ -54,24 +96,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         raise ImageError(f"{path} cannot be read: {error}") from error
     if not data:
         raise ImageError(f"{path} is empty (0 bytes)")
-    size, complete = _declared(data)
-    if not complete:
-        raise ImageError(f"{path} is a JPEG picture that is cut off: its end is missing; copy it again")
-    if size is not None:
-        _refuse_too_many_pixels(size, path)
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise ImageError(f"{path} cannot be decoded: {error}") from error
-    if image is None:
-        if size is not None:
-            raise ImageError(f"{path} is damaged or cut off: it starts as a picture, but cannot be decoded")
-        raise ImageError(
-            f"{path} is not a picture, or a damaged one (it starts with {data[:8]!r}), "
-            f"expected JPEG, PNG, WebP, BMP or TIFF with 8 or 16 bits"
-        )
-    _refuse_too_many_pixels(image.shape[:2], path)
-    return to_bgr(image)
+    return data
 
 
 def to_bgr(array: NDArray[Any]) -> NDArray[np.uint8]:
@@ -205,29 +230,8 @@ def _warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], crop: NDArray[n
     cv2.warpAffine(region, to_crop, (CROP_SIDE_PX, CROP_SIDE_PX), dst=crop, flags=interpolation)
 
 
-def _declared(data: bytes) -> tuple[tuple[int, int] | None, bool]:
-    """The (height, width) that a JPEG or PNG file declares, and False for a JPEG without its end.
-
-    Some OpenCV versions fill the missing part of a JPEG with grey and say nothing.
-    """
-    if data.startswith(_PNG_START) and len(data) >= 24:
-        width, height = struct.unpack(">II", data[16:24])
-        return (height, width), True
-    if not data.startswith(_JPEG_START):
-        return None, True
-    size = None
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker in _JPEG_START_OF_FRAME:
-            size = struct.unpack(">HH", data[at + 5 : at + 9])
-        if marker == _JPEG_START_OF_SCAN:
-            return size, data.rfind(_JPEG_END, at) > 0
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return size, False
-
-
-def _refuse_too_many_pixels(size: tuple[int, int], path: Path) -> None:
+def refuse_too_many_pixels(size: tuple[int, int], path: Path) -> None:
+    """ImageError for a picture of more than MAX_IMAGE_PIXELS."""
     height, width = size
     if height * width > MAX_IMAGE_PIXELS:
         raise ImageError(

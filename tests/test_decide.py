@@ -291,9 +291,7 @@ def test_an_unknown_face_that_comes_to_fit_two_names_is_no_longer_unknown() -> N
     assert [answer.status for _, answer in answers] == ["unknown", "unrecognizable"]
 
 
-def test_of_two_faces_with_one_name_the_better_one_has_it_and_the_other_is_unknown_with_the_reason() -> (
-    None
-):
+def test_of_two_faces_with_one_name_the_better_one_has_it_and_the_other_is_unknown_with_the_reason() -> None:
     decide = decider()
     better, worse = GRACE, mixed(GRACE, 0.6)
     told: dict[int, list[Decision]] = {1: [], 2: []}

@@ -53,12 +53,12 @@ def test_what_a_folder_holds_besides_good_pictures_is_skipped_and_told(tmp_path:
     assert {s.what for s in source.skipped} == {"b.jpg", "notes.txt", "more"}
     reasons = {s.what: s.reason for s in source.skipped}
     assert "not a picture" in reasons["b.jpg"]
-    assert reasons["notes.txt"] == "its name is not a picture's"
+    assert reasons["notes.txt"] == "neither its name nor its content is a picture's"
     assert reasons["more"] == "a folder; give it as a source of its own"
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceOpenError, match=r"is empty, expected files named \.bmp, \.jpeg, \.jpg"):
+    with pytest.raises(SourceOpenError, match=r"is empty, expected JPEG, PNG, WebP"):
         open_source(tmp_path)
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(SourceOpenError, match="holds no picture among 1 entries"):

@@ -14,10 +14,10 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
+from edge_fr.stream.uri import JPEG_STREAM_SUFFIXES, MP4_FIRST
+
 _EBML, _MATROSKA_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
-_MP4_FIRST = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 _JPEG_BEGINS, _NAL_UNIT_BEGINS = b"\xff\xd8\xff", b"\x00\x00\x01"
-_JPEG_SUFFIXES = (".mjpg", ".mjpeg", ".mpo")
 _NAL_SUFFIXES = (".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".m4v")
 MOST_PICTURE_BYTES = 64 << 20  # a JPEG of 64 million pixels has some 40 MB
 
@@ -27,7 +27,7 @@ def why_cut_short(path: Path) -> str | None:
     with path.open("rb") as file:
         head = file.read(12)
         stated: int | None = None
-        if head[4:8] in _MP4_FIRST:
+        if head[4:8] in MP4_FIRST:
             stated = _mp4(file)
         elif head[:4] == _EBML:
             stated = _matroska(file)
@@ -46,10 +46,12 @@ def why_endless(path: Path) -> str | None:
     MOST_PICTURE_BYTES, or None; reads a little of it in so many bytes then, of other files nothing."""
     with path.open("rb") as file:
         head = file.read(8)
-        if head[4:8] in _MP4_FIRST:
+        if head[4:8] in MP4_FIRST:
             return None
         suffix = path.suffix.lower()
-        if head.startswith((_JPEG_BEGINS, b"--")) or suffix in _JPEG_SUFFIXES:  # --: parts, as of a mail
+        if (
+            head.startswith((_JPEG_BEGINS, b"--")) or suffix in JPEG_STREAM_SUFFIXES
+        ):  # --: parts, as of a mail
             return _gap(file, _JPEG_BEGINS)
         if head.startswith((_NAL_UNIT_BEGINS, b"\x00" + _NAL_UNIT_BEGINS)) or suffix in _NAL_SUFFIXES:
             return _gap(file, _NAL_UNIT_BEGINS)

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from edge_fr.errors import ImageError, SourceOpenError
-from edge_fr.image import read_image
+from edge_fr.image import read_picture
 from edge_fr.stream.source import Losses, Reading, Skipped, modified_at
-from edge_fr.stream.uri import PICTURE_SUFFIXES
+from edge_fr.stream.uri import PICTURE_SUFFIXES, begins_as_picture
 
 PERIOD_NS = 10_000_000_000  # pictures are no video: far enough apart that no track joins two of them
 
@@ -30,11 +30,11 @@ class StillsReader:
     def read(self) -> Reading | None:
         for path in self._pictures:
             try:
-                image = read_image(path)
+                picture = read_picture(path)
             except ImageError as error:
                 self.losses.skipped.append(Skipped(path.name, str(error)))
                 continue
-            return Reading(image, None, modified_at(path), path.name)
+            return Reading(picture.image, None, picture.taken_at or modified_at(path), path.name)
         return None
 
     def close(self) -> None:
@@ -50,7 +50,8 @@ class PictureReader:
 
     def __init__(self, path: Path) -> None:
         self.losses = Losses()
-        self._reading: Reading | None = Reading(read_image(path), None, modified_at(path))
+        picture = read_picture(path)
+        self._reading: Reading | None = Reading(picture.image, None, picture.taken_at or modified_at(path))
 
     def read(self) -> Reading | None:
         reading, self._reading = self._reading, None
@@ -61,7 +62,7 @@ class PictureReader:
 
 
 def open_folder(folder: Path) -> StillsReader:
-    """A reader of the pictures that lie in a folder itself; hidden files are passed over.
+    """A reader of the pictures that lie in a folder itself, by their content; hidden files are passed over.
 
     Raises SourceOpenError when there is no picture.
     """
@@ -73,14 +74,13 @@ def open_folder(folder: Path) -> StillsReader:
     for path in entries:
         if path.is_dir():
             others.append(Skipped(path.name, "a folder; give it as a source of its own"))
-        elif path.suffix.lower() not in PICTURE_SUFFIXES:
-            others.append(Skipped(path.name, "its name is not a picture's"))
+        elif path.suffix.lower() in PICTURE_SUFFIXES or begins_as_picture(path):
+            pictures.append(path)  # one that is only called so is skipped with what it is
         else:
-            pictures.append(path)
+            others.append(Skipped(path.name, "neither its name nor its content is a picture's"))
     if not pictures:
         holds = f"holds no picture among {len(entries)} entries" if entries else "is empty"
-        suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
-        raise SourceOpenError(f"the folder {folder} {holds}, expected files named {suffixes}")
+        raise SourceOpenError(f"the folder {folder} {holds}, expected JPEG, PNG, WebP, BMP or TIFF files")
     return StillsReader(pictures, others)
 
 

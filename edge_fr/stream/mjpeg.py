@@ -14,9 +14,8 @@ import cv2
 import numpy as np
 
 from edge_fr.errors import InputError, SourceOpenError, SourceReadError
-from edge_fr.stream.containers import MOST_PICTURE_BYTES
 from edge_fr.stream.source import Losses, Reading
-from edge_fr.stream.uri import Address
+from edge_fr.stream.uri import MOST_PICTURE_BYTES, Address
 from edge_fr.stream.web import Web
 
 _MULTIPART = "multipart/x-mixed-replace"

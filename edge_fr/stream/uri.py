@@ -20,6 +20,9 @@ _VIDEO_STARTS = (
     b"FLV",
     b"G",
 )  # Matroska, MPEG, TS
+MOST_PICTURE_BYTES = 64 << 20  # a JPEG of 64 million pixels has some 40 MB
+_LOOKED_THROUGH = 16 << 20
+_ENDS_AND_BEGINS = b"\xff\xd9\xff\xd8\xff"
 JPEG_STREAM_SUFFIXES = frozenset({".mjpg", ".mjpeg", ".mpo"})
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
@@ -122,18 +125,27 @@ def _path(path: Path, shown: str) -> Address:
 def begins_as_picture(path: Path) -> bool:
     """Whether the file is one picture by its content, or, where that tells nothing, by its name.
 
-    A GIF is a video, and so is a JPEG whose name says that others follow.
+    A GIF is a video, and so are JPEG pictures one behind the other.
     """
+    suffix = path.suffix.lower()
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
+            kind = kind_of(head)
+            if kind == "JPEG" and suffix not in PICTURE_SUFFIXES:
+                more = head + file.read(_LOOKED_THROUGH)
+                return suffix not in JPEG_STREAM_SUFFIXES and not _is_stream(more, path.stat().st_size)
     except OSError as error:
         raise SourceOpenError(f"cannot open {str(path)!r}: {error.strerror}") from error
-    kind, suffix = kind_of(head), path.suffix.lower()
     if kind is not None:
-        return kind != "GIF" and suffix not in JPEG_STREAM_SUFFIXES
+        return kind != "GIF"
     video = head[4:8] in MP4_FIRST or head.startswith(_VIDEO_STARTS) or head[8:12] == b"AVI "
     return suffix in PICTURE_SUFFIXES and not video
+
+
+def _is_stream(begin: bytes, size: int) -> bool:
+    """Whether a JPEG file goes on with another picture, or is too large to be one."""
+    return _ENDS_AND_BEGINS in begin or size > MOST_PICTURE_BYTES
 
 
 def _file(text: str) -> Address:

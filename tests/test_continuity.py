@@ -112,8 +112,8 @@ def test_where_only_one_of_two_exchanged_is_looked_at_the_other_takes_over_the_o
 
 def test_who_stands_by_without_a_doubt_does_not_lose_the_face_to_a_lookalike() -> None:
     stage = continuity()
-    told(stage, 0.0, (1, 50, ANNA, False), (2, 150, BERTA, False))
-    assert told(stage, 0.2, (1, 50, BERTA, False), (2, 150, None, False)) == [(3, False), (2, False)]
+    told(stage, 0.0, (1, 50, ANNA, False), (2, 80, BERTA, False))
+    assert told(stage, 0.2, (1, 50, BERTA, False), (2, 80, None, False)) == [(3, False), (2, False)]
 
 
 def test_who_was_hidden_comes_back_under_the_old_id() -> None:

@@ -395,11 +395,39 @@ def test_waiting_takes_more_for_a_name_and_takes_none_back() -> None:
     assert late.decisions[7].status == "unknown"
 
 
-def test_once_unknown_stays_told_as_of_now_while_more_looks_come() -> None:
+def scores_by_call(*answers: tuple[float, float]) -> Decider:
+    """A decider whose searches give these scores of Grace and Eileen in turn, the last for ever."""
+    left = list(answers)
+
+    def people(probes: NDArray[np.float32]) -> Matches:
+        grace, eileen = left.pop(0) if len(left) > 1 else left[0]
+        found = (Candidate("grace", grace, grace - eileen), Candidate("eileen", eileen, None))
+        return Matches((found,) * len(probes))
+
+    return Decider(people, lambda *_: 0.5)
+
+
+def test_an_answer_of_unknown_is_kept_up_to_date_between_the_bounds() -> None:
+    decide = scores_by_call(*[(0.1, 0.0)] * 4, (0.46, 0.0))
+    for i in range(9):
+        changed = decide.observe(frame(i / 10), sight(STRANGER))
+        assert [a.status for a in changed.values()] == (["unknown"] if i == 3 else [])
+    # neither a name nor far from one: it stays unknown, as of all looks
+    assert (decide.decisions[7].status, decide.decisions[7].frames_used) == ("unknown", 9)
+    assert decide.decisions[7].candidates[0].score == 0.46
+
+
+def test_an_unknown_face_that_fits_two_names_is_told_before_the_deadline() -> None:
+    decide = scores_by_call(*[(0.1, 0.0)] * 4, (0.69, 0.67))
+    answers = watch(decide, [(i / 10, sight(STRANGER)) for i in range(6)])
+    assert [(at, a.status) for at, a in answers] == [(0.3, "unknown"), (0.4, "unrecognizable")]
+
+
+def test_who_waited_beside_a_better_face_gets_the_name_when_that_one_has_gone() -> None:
     decide = decider()
-    for i in range(4):
-        decide.observe(frame(i / 10), sight(STRANGER))
-    assert decide.decisions[7].frames_used == 4
-    for i in range(4, 9):
-        assert decide.observe(frame(i / 10), sight(mixed(GRACE, 0.46))) == {}
-    assert decide.decisions[7].frames_used == 9  # the answer is that of all looks, though between the bounds
+    for i in range(5):
+        decide.observe(frame(i / 10), side_by_side(mixed(GRACE, 0.6), GRACE))
+    assert {i: d.identity for i, d in decide.decisions.items()} == {2: "grace"}
+    decide.end([2])
+    decide.observe(frame(0.6), side_by_side(mixed(GRACE, 0.6)))
+    assert {i: d.identity for i, d in decide.decisions.items()} == {1: "grace"}

@@ -362,3 +362,86 @@ def test_every_stage_is_timed_and_a_run_of_nothing_is_fine() -> None:
     assert all(math.isfinite(row["p95_ms"]) for row in summary.stages.values())
     empty = run(Frames(0), pipeline())  # type: ignore[arg-type]
     assert (empty.frames, empty.fps) == (0, 0.0)
+
+
+ANNA, BERTA = np.eye(2, 4, dtype=np.float32)
+
+
+class Scene:
+    """Faces by frame: where each is (x), and its look, if there is one."""
+
+    def __init__(self, *frames: list[tuple[float, NDArray[np.float32] | None]]) -> None:
+        self._frames = frames
+
+    def detect(self, frame: Frame, faces: Faces) -> Faces:
+        xs = [x for x, _ in self._frames[frame.index]]
+        boxes = np.array([[x, 20, x + 40, 60] for x in xs], np.float32).reshape(-1, 4)
+        return Faces(boxes, np.ones(len(xs), np.float32), np.zeros((len(xs), 5, 2), np.float32))
+
+    def embed(self, frame: Frame, faces: Faces) -> Faces:
+        rows = np.full((len(faces), 4), np.nan, np.float32)
+        for row, box in zip(rows, faces.boxes, strict=True):
+            look = next(look for x, look in self._frames[frame.index] if x == box[0])
+            if look is not None:
+                row[:] = look
+        return faces.with_(embeddings=rows)
+
+    def play(self, period_ns: int = 100_000_000) -> list[Event]:
+        watched = pipeline(detector=self.detect, embedder=self.embed)
+        image = np.zeros((120, 400, 3), np.uint8)
+        events = []
+        for i in range(len(self._frames)):
+            frame = Frame(image, i * period_ns, datetime.now(timezone.utc), "door", i)
+            events += watched.process(frame).events
+        return [*events, *watched.finish()]
+
+
+def test_who_steps_up_where_somebody_left_is_another_and_the_first_ends_as_last_surely_seen() -> None:
+    stands = [[(20.0, ANNA)]] * 10
+    steps_up = [[(26.0, None)]] * 3 + [[(26.0, BERTA)]] * 30  # after 0.6 s without anybody
+    events = Scene(*stands, *([[]] * 6), *steps_up).play()
+    assert [(e.type, e.track_id) for e in events if e.track_id == 1] == [
+        ("face.identified", 1),
+        ("face.ended", 1),
+    ]
+    last = next(e for e in events if e.type == "face.ended" and e.track_id == 1)
+    assert last.face is not None
+    assert (last.face.box[0], last.pts_ns) == (20.0, 900_000_000)
+    others = [e for e in events if e.track_id == 2]
+    assert others[0].face is not None
+    assert others[0].face.box[0] == 26.0
+
+
+def test_an_id_that_was_another_name_for_somebody_who_goes_on_is_not_told() -> None:
+    alone = [[(20.0, ANNA)]] * 5
+    passes = [[(20.0 + 4 * i, BERTA)] for i in range(6)]  # before her, on her track
+    back = [[(48.0 + 10 * i, BERTA), (22.0, None if i < 3 else ANNA)] for i in range(12)]
+    events = Scene(*alone, *passes, *back).play()
+    assert {e.track_id for e in events} == {1, 2}  # and nothing of 3, which she was for three frames
+    assert [e.track_id for e in events if e.type == "face.ended"] == [1, 2]
+
+
+def test_a_look_that_the_gate_takes_back_after_the_embedder_names_nobody() -> None:
+    class Doubting(Gate):
+        def confirm(self, faces: Faces) -> Faces:
+            return faces.with_(embeddings=np.full((len(faces), 4), np.nan, np.float32))
+
+    sink = Keep()
+    run(Frames(30), pipeline(gate=Doubting()), sinks=[sink])  # type: ignore[arg-type]
+    assert sink.types == ["face.unrecognizable", "face.ended"]
+
+
+@pytest.mark.parametrize("fps", [0.2, 0.5, 0.7, 1.0, 2.0])
+def test_somebody_who_stands_there_is_reported_however_slowly_frames_come(fps: float) -> None:
+    events = Scene(*([[(20.0, ANNA)]] * 6)).play(round(1e9 / fps))
+    assert [(e.type, e.track_id) for e in events] == [("face.identified", 1), ("face.ended", 1)]
+
+
+def test_frames_that_come_too_slowly_to_follow_anybody_are_told() -> None:
+    assert not run(Frames(5), pipeline()).too_slow  # type: ignore[arg-type]
+    watched = pipeline()
+    for i in range(5):
+        watched.process(Frame(np.zeros((99, 99, 3), np.uint8), i * 12 * 10**9, datetime.now(timezone.utc)))
+    assert watched.too_slow
+    watched.finish()
+    assert watched.too_slow  # of the run that is over

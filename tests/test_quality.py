@@ -594,3 +594,36 @@ def test_quality_predicts_how_well_sface_matches(shared_data: Callable[[str], Pa
 def test_a_policy_can_be_changed_in_one_bound() -> None:
     lenient = replace(QualityPolicy(), min_inter_eye_px=4, min_side_px=8)
     assert judge(scaled(astronaut(), 0.15), lenient)[1] == []
+
+
+def test_a_face_that_may_be_somebody_else_is_looked_at_at_once() -> None:
+    gate = QualityGate(QualityPolicy())
+    image, faces = astronaut()
+    faces = faces.with_(track_ids=np.array([1]))
+
+    def is_selected(ms: int, unsure: bool) -> bool:
+        frame = Frame(image, ms * 1_000_000, datetime.now(timezone.utc))
+        selected = gate(frame, faces.with_(unsure=np.array([unsure]))).selected
+        assert selected is not None
+        return bool(selected[0])
+
+    assert [is_selected(0, False), is_selected(100, False), is_selected(200, True)] == [True, False, True]
+
+
+def test_what_the_recognizer_itself_finds_too_poor_is_refused_and_loses_its_embedding() -> None:
+    gate = QualityGate(QualityPolicy())
+    one = Faces(np.zeros((3, 4), np.float32), np.ones(3, np.float32), np.zeros((3, 5, 2), np.float32))
+    embeddings = np.array([[1, 0], [0, 1], [np.nan, np.nan]], np.float32)
+    found = gate.confirm(
+        one.with_(embeddings=embeddings, ri=np.array([0.19, 0.2, 0.1], np.float32), refusals=((), (), ()))
+    )
+    assert found.embeddings is not None
+    assert np.isnan(found.embeddings[:, 0]).tolist() == [True, False, True]
+    assert [[r.component for r in reasons] for reasons in found.refusals or ()] == [
+        ["recognizability"],
+        [],
+        [],
+    ]
+    assert not np.isnan(embeddings[:2]).any()  # the caller's own
+    without = one.with_(embeddings=embeddings)
+    assert gate.confirm(without) is without

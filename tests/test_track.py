@@ -359,3 +359,71 @@ def test_people_in_the_street_keep_one_id_each(street: dict[int, Faces], step: i
                 ids[name].add(int(tracked.track_ids[away.argmin()]))
     assert all(len(i) == 1 for i in ids.values()), ids
     assert len(set.union(*ids.values())) == len(STREET), ids
+
+
+def unsure_by_place(tracker: Tracker, t_ms: float, *people: tuple[float, float, float]) -> dict[float, bool]:
+    tracked = tracker(frame(t_ms), faces(*people))
+    assert tracked.unsure is not None
+    return {
+        round(float(x), 3): bool(u) for x, u in zip(tracked.landmarks[:, 0, 0], tracked.unsure, strict=True)
+    }
+
+
+@pytest.mark.parametrize(("gap_ms", "doubt"), [(200, False), (400, True), (1200, True)])
+def test_a_face_that_comes_back_may_be_somebody_else(gap_ms: int, doubt: bool) -> None:
+    tracker = Tracker()
+    for t in range(0, 1000, 100):
+        assert not any(unsure_by_place(tracker, t, (100, 100, 40)).values())
+    for t in range(1000, 900 + gap_ms, 100):
+        tracker(frame(t), Faces.empty())
+    assert unsure_by_place(tracker, 900 + gap_ms, (102, 100, 40)) == {102: doubt}
+
+
+def test_two_who_stand_side_by_side_are_told_apart_and_two_in_one_place_may_be_exchanged() -> None:
+    tracker = Tracker()
+    for t in range(0, 1000, 100):
+        assert not any(unsure_by_place(tracker, t, (100, 100, 40), (160, 100, 40)).values())
+    for t in range(1000, 1500, 100):  # they draw together
+        shift = (t - 900) / 100 * 5
+        last = unsure_by_place(tracker, t, (100 + shift, 100, 40), (160 - shift, 100, 40))
+    assert any(last.values())
+
+
+def test_who_turns_back_beside_somebody_may_be_the_other() -> None:
+    tracker = Tracker()
+    for t in range(0, 1600, 200):  # she walks towards him and he stands
+        walked = 40 + 20 * t / 200
+        assert not any(unsure_by_place(tracker, t, (walked, 100, 40), (260, 100, 40)).values())
+    found = unsure_by_place(
+        tracker, 1600, (140, 100, 40), (260, 100, 40)
+    )  # 60 px from where she was expected
+    assert found[260] is False
+    assert found.get(140, True) is True
+    alone = Tracker()
+    for t in range(0, 1600, 200):
+        unsure_by_place(alone, t, (40 + 20 * t / 200, 100, 40))
+    assert unsure_by_place(alone, 1600, (140, 100, 40)) in ({140: False}, {})  # nobody is there to be it
+
+
+@pytest.mark.parametrize("fps", [0.2, 0.5, 0.7, 1, 2])
+def test_however_slowly_frames_come_who_stands_there_keeps_the_id(fps: float) -> None:
+    ids = follow(Tracker(), lambda t: {"anna": (100 + 3 * np.sin(t), 100, 40)}, np.arange(8) * 1000 / fps)
+    assert ids == {"anna": [1] * 7}
+
+
+def test_a_track_is_kept_for_two_and_a_half_intervals_where_frames_come_slowly() -> None:
+    tracker = Tracker()
+    assert tracker.keep_ns == 1500 * MS
+    for t in range(0, 12_000, 2000):
+        tracker(frame(t), faces((100, 100, 40)))
+    assert tracker.keep_ns == pytest.approx(5000 * MS)
+    tracker(frame(12_000), Faces.empty())
+    assert ids_by_place(tracker(frame(14_000), faces((100, 100, 40)))) == {100: 1}
+
+
+def test_only_faces_that_were_never_followed_count_as_too_brief() -> None:
+    tracker = Tracker()
+    for t in range(0, 1000, 100):
+        tracker(frame(t), faces((100, 100, 40), *([(400, 100, 40)] if t == 500 else [])))
+    tracker.finish()
+    assert tracker.brief == 1

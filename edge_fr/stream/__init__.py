@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from edge_fr.errors import InputError, SourceOpenError
-from edge_fr.picture_header import HEAD_BYTES, read_header
 from edge_fr.stream.camera import Camera
 from edge_fr.stream.connection import CameraChange, CameraCounters
 from edge_fr.stream.containers import why_cut_short, why_endless
+from edge_fr.stream.content import refuse_no_video
 from edge_fr.stream.freshness import is_current
 from edge_fr.stream.reconnect import ReconnectPolicy
 from edge_fr.stream.source import Reader, Skipped, Source, modified_at
@@ -101,7 +101,7 @@ def open_source(
         return Source(address, _video_reader(address, reader, timeout_s, stop, trusted), camera=camera)
     path = Path(address.target)
     try:
-        _refuse_huge_gif(path)
+        refuse_no_video(path, address.shown)
         endless = why_endless(path)
     except OSError as error:
         raise SourceOpenError(f"cannot open {address.shown}: {error.strerror}") from error
@@ -152,16 +152,6 @@ def open_camera(
 def is_live(uri: str | int | Path) -> bool:
     """Whether the address is a camera's, which has no end. Raises what `open_source` does."""
     return parse(uri).live
-
-
-def _refuse_huge_gif(path: Path) -> None:
-    """A GIF is a video here, and a small one may unfold to gigabytes."""
-    with path.open("rb") as file:
-        header = read_header(file.read(HEAD_BYTES))
-    if header is not None and header.kind == "GIF" and header.size is not None:
-        from edge_fr.image import refuse_too_many_pixels
-
-        refuse_too_many_pixels(header.size, path)
 
 
 def _trusted(address: Address, certificate: str | Path | None) -> Path | None:

@@ -29,7 +29,7 @@ TEMPLATE: NDArray[np.float32] = np.array(
 )
 TEMPLATE.flags.writeable = False
 # What makes a JPEG of the kinds that not every OpenCV reads.
-_CONVERTERS = {"HEIC": "heif-convert", "AVIF": "heif-convert", "GIF": "magick", "animated WebP": "magick"}
+_CONVERTERS = {"HEIC": "heif-convert", "AVIF": "heif-convert", "GIF": "magick", "moving WebP": "magick"}
 
 
 class Picture(NamedTuple):
@@ -82,7 +82,7 @@ def read_picture(path: str | Path) -> Picture:
         tool = _CONVERTERS.get(header.kind)
         if tool is not None:
             raise ImageError(
-                f"{path} is of the kind {header.kind}, which OpenCV {cv2.__version__} does not read, or is "
+                f"{path} is a {header.kind} picture, which OpenCV {cv2.__version__} does not read, or is "
                 f"damaged; make a JPEG of it, for example with `{tool} {path} {path.with_suffix('.jpg')}`"
             )
         raise ImageError(

@@ -50,7 +50,7 @@ HEAD_BYTES = 512  # as much of a file tells its kind
 
 @dataclass(frozen=True, slots=True)
 class PictureHeader:
-    """`kind` is that of `kind_of`, or animated WebP; `size` (height, width) as it is stored,
+    """`kind` is that of `kind_of`, or moving WebP; `size` (height, width) as it is stored,
     None if unknown; `orientation` 1 to 8 as EXIF counts; `complete` False for a JPEG without its
     end."""
 
@@ -174,7 +174,7 @@ def _webp(data: bytes) -> PictureHeader:
         name, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
         body = data[at + 8 : at + 8 + length]
         if name == b"VP8X":
-            kind = "animated WebP" if body[0] & 2 else "WebP"
+            kind = "moving WebP" if body[0] & 2 else "WebP"
             size = int.from_bytes(body[7:10], "little") + 1, int.from_bytes(body[4:7], "little") + 1
         elif name == b"VP8 " and size is None:
             width, height = struct.unpack("<HH", body[6:10])

@@ -99,6 +99,8 @@ def open_source(
         return Source(address, stills, camera=camera)
     if address.live:
         return Source(address, _video_reader(address, reader, timeout_s, stop, trusted), camera=camera)
+    if reader == "gstreamer" and address.target.lower().endswith(".gif"):
+        raise InputError(f"GStreamer gives the pictures of {address.shown} no times; use reader='opencv'")
     path = Path(address.target)
     try:
         refuse_no_video(path, address.shown)
@@ -190,8 +192,6 @@ def _video_reader(
     secure = address.target.lower().startswith("rtsps:")
     if reader == "opencv" and secure:
         raise InputError(f"OpenCV checks no certificate; for {address.shown} use reader='gstreamer'")
-    if reader == "gstreamer" and address.target.lower().endswith(".gif"):
-        raise InputError(f"GStreamer gives the pictures of {address.shown} no times; use reader='opencv'")
     if reader != "opencv" and (address.live or reader == "gstreamer"):
         from edge_fr.stream import gstreamer
 

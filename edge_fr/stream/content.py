@@ -13,6 +13,7 @@ MP4_FIRST = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 JPEG_BEGINS = b"\xff\xd8\xff"
 JPEG_STREAM_SUFFIXES = frozenset({".mjpg", ".mjpeg"})
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_ONE_BY_NAME = PICTURE_SUFFIXES | {".jps", ".mpo"}  # FFmpeg reads one picture of what is called so
 _VIDEO_STARTS = (  # Matroska, MPEG, Flash, ASF, Ogg, IVF, YUV4MPEG, parts as of a mail, lists of parts
     b"\x1a\x45\xdf\xa3",
     b"\x00\x00\x01",
@@ -34,14 +35,16 @@ _MOST_JPEG_BYTES = 64 << 20
 def is_picture(path: Path) -> bool:
     """Whether the file is one picture, or, where its content tells nothing, is called so.
 
-    Several make a video: a GIF that moves, or JPEGs one after the other. Reads a JPEG whole.
+    Several make a video: a GIF that moves, or JPEGs one after the other under another name than a picture's.
     """
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
             kind = kind_of(head)
             if kind == "JPEG":
-                return path.suffix.lower() not in JPEG_STREAM_SUFFIXES and not _another_follows(file)
+                suffix = path.suffix.lower()
+                several = suffix not in _ONE_BY_NAME and _another_follows(file)
+                return suffix not in JPEG_STREAM_SUFFIXES and not several
             if kind == "GIF":
                 return not _moves(file)
     except OSError as error:
@@ -52,7 +55,8 @@ def is_picture(path: Path) -> bool:
 def why_no_picture(path: Path) -> str | None:
     """Why an entry of a folder is no picture of it; None for one that is, or is called so. Reads its head."""
     if not path.is_file():  # a pipe nobody writes into would be waited for until the end of days
-        return "a pipe, a device, or a link that leads nowhere"
+        is_there = path.exists()
+        return f"{path.name} is a pipe or a device, expected a picture file" if is_there else "a broken link"
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)

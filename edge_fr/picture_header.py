@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fr.errors import ImageError
-from edge_fr.picture_boxes import avif_geometry, jpeg2000_size
+from edge_fr.picture_boxes import avif_exif, avif_geometry, jpeg2000_size
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
@@ -222,7 +222,7 @@ def _jpeg2000(data: bytes) -> PictureHeader:
 
 
 def _avif(data: bytes) -> PictureHeader:
-    return PictureHeader("AVIF", *avif_geometry(data))
+    return PictureHeader("AVIF", *avif_geometry(data), _exif(avif_exif(data).removeprefix(b"Exif\0\0"))[1])
 
 
 _READERS = {"JPEG": _jpeg, "PNG": _png, "WebP": _webp, "BMP": _bmp, "TIFF": _tiff, "GIF": _gif}

@@ -221,11 +221,13 @@ def test_an_avif_picture_is_turned_upright_where_opencv_reads_it(orientation: in
     if not pytest.importorskip("PIL.features").check("avif"):
         pytest.skip("this Pillow writes no AVIF")
     path, exif_of = tmp_path / "face", image.Exif()
-    exif_of[0x0112] = orientation
+    exif_of[0x0112], exif_of[0x0110] = orientation, "a camera"  # of the first alone Pillow keeps nothing
+    exif_of.get_ifd(0x8769).update({0x9003: "2024:05:06 07:08:09", 0x9011: "+02:00"})
     image.fromarray(corners()[:, :, ::-1].copy()).save(path, "AVIF", exif=exif_of, quality=100)
     header = read_header(path.read_bytes())
     assert header is not None
     assert (header.kind, header.size, header.orientation) == ("AVIF", (40, 24), orientation)
+    assert header.taken_at == datetime(2024, 5, 6, 7, 8, 9, tzinfo=timezone(timedelta(hours=2)))
     if not cv2.haveImageReader(str(path)):
         with pytest.raises(ImageError, match=r"is a AVIF picture, which OpenCV .* does not read"):
             read_image(path)
@@ -257,6 +259,12 @@ def test_a_tiff_picture_is_turned_upright_once(orientation: int, depth: type, tm
     head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(tags) + b"\0\0\0\0"
     path.write_bytes(head + struct.pack("<HHH", bits, bits, bits) + pixels)
     assert colours(read_image(path)) == colours(turned(orientation))
+
+
+def test_a_tiff_picture_was_captured_when_it_was_taken() -> None:
+    header = read_header(exif(1, b"2024:05:06 07:08:09", b"-03:30", order=">"))
+    assert header is not None
+    assert header.taken_at == datetime(2024, 5, 6, 7, 8, 9, tzinfo=timezone(-timedelta(hours=3, minutes=30)))
 
 
 @pytest.mark.parametrize("suffix", [".ppm", ".pgm", ".jp2"])
@@ -380,6 +388,23 @@ def test_what_cannot_be_read_is_named_with_what_to_do(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(ImageError, match=f"is not a picture, but {what}"):
             open_source(path)
+
+
+def test_a_damaged_avif_header_does_no_harm(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    if not pytest.importorskip("PIL.features").check("avif"):
+        pytest.skip("this Pillow writes no AVIF")
+    exif_of = image.Exif()
+    exif_of[0x0112], exif_of[0x0110] = 6, "a camera"
+    path = tmp_path / "face"
+    image.fromarray(corners()).save(path, "AVIF", exif=exif_of)
+    data, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(3000):
+        noisy = bytearray(data[: rng.integers(len(data)) if rng.integers(2) else len(data)])
+        for at in rng.integers(0, max(1, len(noisy)), 4):
+            noisy[at : at + 1] = bytes([rng.integers(256)])
+        header = read_header(bytes(noisy))
+        assert header is None or 1 <= header.orientation <= 8
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tiff"])

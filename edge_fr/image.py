@@ -73,11 +73,7 @@ def read_picture(path: str | Path) -> Picture:
         raise ImageError(f"{path} is a damaged {header.kind} picture: its header does not tell its size")
     if header.size is not None:
         refuse_too_many_pixels(header.size, path)
-    try:
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise ImageError(f"{path} cannot be decoded: {error}") from error
+    image = None if header.size is None else _decoded(data, path)
     if image is None:
         tool = _CONVERTERS.get(header.kind)
         if tool is not None:
@@ -90,6 +86,15 @@ def read_picture(path: str | Path) -> Picture:
         )
     refuse_too_many_pixels(image.shape[:2], path)
     return Picture(turned_upright(to_bgr(image), header.orientation), header.taken_at)
+
+
+def _decoded(data: bytes, path: Path) -> NDArray[Any] | None:
+    """As it is stored: which way up it is, `turned_upright` sees to."""
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ImageError(f"{path} cannot be decoded: {error}") from error
 
 
 def _content(path: Path) -> bytes:

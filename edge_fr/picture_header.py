@@ -27,7 +27,8 @@ _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN = 0xDA
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
 _TIFF = {b"II*\0": "<", b"MM\0*": ">"}
-_BRANDS = dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"), "HEIC")
+_ANY_BRAND = (b"mif1", b"msf1")  # of pictures in boxes, whatever compressed them
+_BRANDS = dict.fromkeys((b"heic", b"heix", b"heim", b"heis", *_ANY_BRAND), "HEIC")
 _BRANDS |= dict.fromkeys((b"avif", b"avis"), "AVIF")
 _OTHERS = {b"%PDF": "a PDF file", b"PK\x03\x04": "a ZIP file", b"\x1f\x8b": "a gzip file"}
 _OTHERS |= {b"<svg": "a SVG file", b"<!DO": "a HTML file", b"<htm": "a HTML file", b"ID3": "sound"}
@@ -80,7 +81,9 @@ def kind_of(head: bytes) -> str | None:
     if re.match(rb"P[1-6]\s[\s\d#]", head):
         return "PNM"
     if head[4:8] == b"ftyp":
-        return _BRANDS.get(head[8:12])
+        listed = head[16 : int.from_bytes(head[:4], "big")]
+        others = {listed[at : at + 4] for at in range(0, len(listed), 4)}
+        return "AVIF" if head[8:12] in _ANY_BRAND and b"avif" in others else _BRANDS.get(head[8:12])
     return None
 
 

@@ -423,6 +423,11 @@ def test_a_header_that_is_cut_or_damaged_anywhere_does_no_harm(suffix: str) -> N
         assert header is None or 1 <= header.orientation <= 8
 
 
+def test_avif_and_heic_are_told_apart_where_the_first_brand_is_of_both() -> None:
+    for others, kind in ((b"avifmiaf", "AVIF"), (b"heicmiaf", "HEIC"), (b"", "HEIC")):
+        assert kind_of(_box(b"ftyp", b"mif1" + b"\0" * 4 + others) + b"avif") == kind
+
+
 def test_other_kinds_are_no_pictures() -> None:
     for head in (b"", b"BM is a word", b"RIFF\0\0\0\0AVI LIST", b"\0\0\0\x18ftypisom", b"hello"):
         assert kind_of(head) is None

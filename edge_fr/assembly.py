@@ -24,7 +24,7 @@ from edge_fr.references import expand_address
 from edge_fr.region import WHOLE, Region
 from edge_fr.runner import Sink, Summary
 from edge_fr.sensors import open_cards, read_sensors
-from edge_fr.stream import Camera, ReconnectPolicy, open_camera
+from edge_fr.stream import Camera, Mounting, ReconnectPolicy, open_camera
 from edge_fr.structures import Frame
 from edge_fr.systemd import Service
 from edge_fr.tiles import TiledDetector
@@ -124,6 +124,7 @@ def _camera(name: str, site: CameraSite, look: Look, folder: Path) -> Camera:
             policy=_reconnect(look),
             secrets=secrets,
             certificate=None if site.certificate is None else folder / site.certificate,
+            mounting=Mounting(site.rotate, site.flip, site.aspect),
         )
     except EdgeFrError as error:
         raise type(error)(f"{where}: {error}") from error

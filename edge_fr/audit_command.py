@@ -30,7 +30,7 @@ from edge_fr.quality import usual_policy
 from edge_fr.run_command import stop_on_signals
 from edge_fr.runner import Summary
 from edge_fr.runner import run as drive
-from edge_fr.stream import Camera, Source, is_live, open_camera, open_source
+from edge_fr.stream import Camera, Mounting, Source, is_live, open_camera, open_source
 from edge_fr.structures import Faces, Frame
 
 _MINUTES = 10.0  # of what has no end of its own
@@ -52,6 +52,7 @@ def audit(arguments: argparse.Namespace) -> int:
             reader=arguments.reader,
             camera=arguments.camera,
             certificate=arguments.certificate,
+            mounting=Mounting(arguments.rotate or 0, bool(arguments.flip), arguments.aspect),
         )
         networks = open_models(arguments)
         policy = usual_policy(networks.recognizability)

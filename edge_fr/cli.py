@@ -85,6 +85,15 @@ def _parser() -> argparse.ArgumentParser:
             "--certificate", metavar="CAMERA.pem", help="trust this one, which the camera made itself"
         )
 
+    def add_mounting(command: argparse.ArgumentParser) -> None:
+        command.add_argument(
+            "--rotate", type=int, choices=[0, 90, 180, 270], help="turn the pictures clockwise (0)"
+        )
+        command.add_argument("--flip", action="store_true", default=None, help="mirror the pictures, first")
+        command.add_argument(
+            "--aspect", metavar="W:H", help="shape of a picture whose stream tells a wrong one, such as 16:9"
+        )
+
     run = add("run", commands.run, "watch a camera, video, picture or folder and report who is seen")
     run.add_argument("--config", metavar="SITE.yaml", help="many cameras: a site's file")
     run.add_argument(
@@ -113,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         help="follow faces from 12 px in 4K: look at N enlarged parts of each frame",
     )
     add_certificate(run)
+    add_mounting(run)
     add_model_options(run)
     add_json(run)
 
@@ -135,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the camera's name on the page (made from the source)",
     )
     add_certificate(audit)
+    add_mounting(audit)
     add_model_options(audit)
 
     enroll = add("enroll", commands.enroll, "add a person's pictures to a gallery")

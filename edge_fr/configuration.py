@@ -100,6 +100,14 @@ class Look(_Part):
     )
 
 
+def _aspect(value: object) -> object:
+    """YAML 1.1 takes 16:9 for a number to the base of 60."""
+    return f"{value // 60}:{value % 60}" if type(value) is int and value >= 60 else value
+
+
+Aspect = Annotated[str, BeforeValidator(_aspect), Field(pattern=r"^[1-9]\d{0,4}:[1-9]\d{0,4}$")]
+
+
 class CameraSite(Look):
     """One camera."""
 
@@ -109,6 +117,15 @@ class CameraSite(Look):
     certificate: Path | None = Field(
         default=None,
         description="PEM file of a camera that made its own certificate; nothing else is trusted",
+    )
+    rotate: Literal[0, 90, 180, 270] = Field(
+        default=0,
+        description="degrees clockwise by which its pictures are turned; regions come after",
+    )
+    flip: bool = Field(default=False, description="its pictures are mirrored, before they are turned")
+    aspect: Aspect | None = Field(
+        default=None,
+        description="width:height of its pictures as they are to be seen, if it tells no or a wrong one",
     )
 
 

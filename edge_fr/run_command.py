@@ -23,11 +23,12 @@ from edge_fr.printable import printable
 from edge_fr.progress import Progress
 from edge_fr.runner import Summary
 from edge_fr.runner import run as drive
-from edge_fr.stream import Camera, Source, is_live, open_camera, open_source
+from edge_fr.stream import Camera, Mounting, Source, is_live, open_camera, open_source
 from edge_fr.structures import Event, Frame
 
 _OF_ONE_SOURCE = (
     *("gallery", "events", "candidates", "annotate", "camera", "reader", "certificate"),
+    *("rotate", "flip", "aspect"),
     *("fpir", "decide_within", "tiles"),
     *MODEL_OPTIONS,
 )
@@ -54,6 +55,7 @@ def _run_source(arguments: argparse.Namespace) -> int:
             reader=arguments.reader or "auto",
             camera=arguments.camera,
             certificate=arguments.certificate,
+            mounting=Mounting(arguments.rotate or 0, bool(arguments.flip), arguments.aspect),
         )
         stack.enter_context(source)
         pipeline = stack.enter_context(

@@ -271,3 +271,21 @@ def test_any_text_within_a_site_is_read_or_refused(tmp_path: Path, text: str, cu
     path.write_text(SITE[:cut] + text + SITE[cut:], encoding="utf-8", errors="surrogatepass")
     with suppress(InputError):
         assert isinstance(read_site(path), Site)
+
+
+@pytest.mark.parametrize("written", ["16:9", '"16:9"', "4:3", "960:576"])
+def test_an_aspect_is_read_as_it_is_written_though_yaml_counts_to_sixty(written: str, tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(
+        f"cameras:\n  door:\n    source: test://\n    rotate: 270\n    flip: true\n    aspect: {written}\n"
+    )
+    door = read_site(path).cameras["door"]
+    assert (door.rotate, door.flip, door.aspect) == (270, True, written.strip('"'))
+
+
+@pytest.mark.parametrize("line", ["rotate: 45", "aspect: wide", "aspect: 0:9", "flip: sideways"])
+def test_a_mounting_that_makes_no_sense_names_its_place(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(f"cameras:\n  door:\n    source: test://\n    {line}\n")
+    with pytest.raises(InputError, match=rf"cameras\.door\.{line.partition(':')[0]}"):
+        read_site(path)

@@ -18,6 +18,7 @@ from edge_fr.errors import ImageError, SourceOpenError
 from edge_fr.image import read_image, read_picture
 from edge_fr.picture_header import MAX_IMAGE_PIXELS, kind_of, read_header
 from edge_fr.stream import open_source
+from edge_fr.stream.content import MOST_PICTURE_BYTES
 from tests.web_camera import WebCamera, mjpeg
 
 HEIC = struct.pack(">I", 24) + b"ftypheic" + b"\0" * 4 + b"mif1heic" + b"\0" * 40
@@ -306,6 +307,9 @@ def test_jpegs_one_after_the_other_are_a_video_and_what_a_phone_appends_is_not(t
     stream.write_bytes(jpeg * 5)
     with open_source(stream) as source:
         assert (source.reader, len(list(source))) == ("opencv", 5)
+    os.truncate(stream, 2 * MOST_PICTURE_BYTES)
+    with pytest.raises(SourceOpenError, match="does not end within 64 MiB"):
+        open_source(stream)
     listed = jpeg[:2] + b"\xff\xe2" + struct.pack(">H", 10) + b"MPF\0" + b"\0" * 4 + jpeg[2:]
     for name, content in (("IMG_1", listed + jpeg), ("IMG_1.mpo", listed + jpeg), ("IMG_2", jpeg + b"more")):
         path = tmp_path / name

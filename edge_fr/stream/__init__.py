@@ -32,6 +32,8 @@ from edge_fr.stream.connection import CameraChange, CameraCounters
 from edge_fr.stream.containers import why_cut_short, why_endless
 from edge_fr.stream.content import refuse_no_video
 from edge_fr.stream.freshness import is_current
+from edge_fr.stream.geometry import Mounting
+from edge_fr.stream.movie_header import read_movie_header
 from edge_fr.stream.reconnect import ReconnectPolicy
 from edge_fr.stream.source import Reader, Skipped, Source, modified_at
 from edge_fr.stream.uri import Address, parse, redact
@@ -42,6 +44,7 @@ __all__ = [
     "Camera",
     "CameraChange",
     "CameraCounters",
+    "Mounting",
     "ReaderName",
     "ReconnectPolicy",
     "Skipped",
@@ -63,6 +66,7 @@ def open_source(
     stop: threading.Event | None = None,
     secrets: Collection[str] = (),
     certificate: str | Path | None = None,
+    mounting: Mounting | None = None,
 ) -> Source:
     """Opens an address once; a camera that goes away is not connected to again (`open_camera` does that).
 
@@ -73,7 +77,8 @@ def open_source(
     each frame, may take `timeout_s`; setting `stop` ends both at once where GStreamer reads. `secrets` are
     parts of the address that no message may show, such as a token in its path; user and password never are.
     `certificate` is for rtsps:// and https:// cameras that made their own: a PEM file with it, or with that
-    of who signed it. Nothing else is trusted then, and the name in it may be another.
+    of who signed it. Nothing else is trusted then, and the name in it may be another. `mounting` is for a
+    camera that hangs on its side or upside down, or does not tell the shape of its pixels.
     Raises
     InputError for an address that means nothing, ImageError for a single picture that is none,
     SourceOpenError for anything else that cannot be opened.
@@ -90,15 +95,17 @@ def open_source(
         from edge_fr.stream.pattern import PatternReader
 
         start = datetime(2000, 1, 1, tzinfo=timezone.utc)  # fixed, so that two runs are the same
-        return Source(address, PatternReader(**address.options), camera=camera, started_at=start)
+        pattern = PatternReader(**address.options)
+        return Source(address, pattern, camera=camera, started_at=start, mounting=mounting)
     if address.kind in ("folder", "picture"):
         from edge_fr.stream.stills import PictureReader, open_folder
 
         path = Path(address.target)
         stills = open_folder(path) if address.kind == "folder" else PictureReader(path)
-        return Source(address, stills, camera=camera)
+        return Source(address, stills, camera=camera, mounting=mounting)
     if address.live:
-        return Source(address, _video_reader(address, reader, timeout_s, stop, trusted), camera=camera)
+        live = _video_reader(address, reader, timeout_s, stop, trusted)
+        return Source(address, live, camera=camera, mounting=mounting)
     if reader == "gstreamer" and address.target.lower().endswith(".gif"):
         raise InputError(f"GStreamer gives the pictures of {address.shown} no times; use reader='opencv'")
     path = Path(address.target)
@@ -109,8 +116,17 @@ def open_source(
         raise SourceOpenError(f"cannot open {address.shown}: {error.strerror}") from error
     if endless is not None:
         raise SourceOpenError(f"cannot open {address.shown}: {endless}; it is no video, or was overwritten")
-    video = _video_reader(address, reader, timeout_s, stop)
-    return Source(address, video, camera=camera, started_at=modified_at(path), cut=why_cut_short(path))
+    header = read_movie_header(path)
+    video = _video_reader(address, reader, timeout_s, stop, upright=header.orientation == 1)
+    return Source(
+        address,
+        video,
+        camera=camera,
+        started_at=header.made_at or modified_at(path),
+        cut=why_cut_short(path),
+        mounting=mounting,
+        orientation=header.orientation,
+    )
 
 
 def open_camera(
@@ -122,6 +138,7 @@ def open_camera(
     wake: threading.Event | None = None,
     secrets: Collection[str] = (),
     certificate: str | Path | None = None,
+    mounting: Mounting | None = None,
 ) -> Camera:
     """A camera that connects to the address when it is started, and again whenever that is needed.
 
@@ -146,6 +163,7 @@ def open_camera(
             stop=stop,
             secrets=secrets,
             certificate=trusted,
+            mounting=mounting,
         )
 
     return Camera(connect, name=name, live=address.live, uri=address.shown, policy=policy, wake=wake)
@@ -173,6 +191,8 @@ def _video_reader(
     timeout_s: float,
     stop: threading.Event | None,
     certificate: Path | None = None,
+    *,
+    upright: bool = True,
 ) -> Reader:
     if address.kind == "mjpeg":
         from edge_fr.stream.mjpeg import MjpegReader
@@ -199,7 +219,9 @@ def _video_reader(
             reader == "gstreamer" or address.kind == "csi" or address.transport == "udp" or secure
         )
         if only_gstreamer or gstreamer.is_installed():
-            return gstreamer.GStreamerReader(address, timeout_s=timeout_s, stop=stop, certificate=certificate)
+            return gstreamer.GStreamerReader(
+                address, timeout_s=timeout_s, stop=stop, certificate=certificate, upright=upright
+            )
     from edge_fr.stream.opencv import OpenCvReader
 
-    return OpenCvReader(address, timeout_s=timeout_s)
+    return OpenCvReader(address, timeout_s=timeout_s, upright=upright)

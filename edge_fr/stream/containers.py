@@ -14,12 +14,11 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from edge_fr.stream.content import JPEG_BEGINS, JPEG_STREAM_SUFFIXES, MP4_FIRST
+from edge_fr.stream.content import JPEG_BEGINS, JPEG_STREAM_SUFFIXES, MOST_PICTURE_BYTES, MP4_FIRST
 
 _EBML, _MATROSKA_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _NAL_UNIT_BEGINS = b"\x00\x00\x01"
 _NAL_SUFFIXES = (".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".m4v")
-MOST_PICTURE_BYTES = 64 << 20  # a JPEG of 64 million pixels has some 40 MB
 
 
 def why_cut_short(path: Path) -> str | None:

@@ -3,6 +3,7 @@ nothing."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,7 +30,7 @@ _VIDEO_STARTS = (  # Matroska, MPEG, Flash, ASF, Ogg, IVF, YUV4MPEG, parts as of
 )
 _SYNC, _PACKET_BYTES = b"G", 188  # of MPEG-TS; each packet begins so
 _JPEG_ENDS = b"\xff\xd9"
-_MOST_JPEG_BYTES = 64 << 20
+MOST_PICTURE_BYTES = 64 << 20  # a JPEG of 64 million pixels has some 40 MB
 
 
 def is_picture(path: Path) -> bool:
@@ -99,8 +100,10 @@ def _begins_as_video(head: bytes) -> bool:
 def _another_follows(file: BinaryIO) -> bool:
     """Whether behind a JPEG the next one begins. Phones and cameras append others to a picture, too, such as
     one for the depth or for brighter screens; they list them in a segment of its own (MPF)."""
+    if file.seek(0, os.SEEK_END) > MOST_PICTURE_BYTES:
+        return True  # no picture has as much
     file.seek(0)
-    data = file.read(_MOST_JPEG_BYTES)
+    data = file.read()
     at = 2
     while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # up to the pixels
         if data[at + 1 : at + 2] == b"\xe2" and data[at + 4 : at + 8] == b"MPF\0":

@@ -62,7 +62,8 @@ def is_installed() -> bool:
 class GStreamerReader:
     """One pipeline that ends in an appsink; opening and each read may take `timeout_s`.
 
-    Setting `stop`, from any thread, ends both within a tenth of a second.
+    Setting `stop`, from any thread, ends both within a tenth of a second. `upright` has the pictures of a
+    file turned as it says, which knows no mirror image.
     """
 
     name = "gstreamer"
@@ -74,8 +75,10 @@ class GStreamerReader:
         timeout_s: float,
         stop: threading.Event | None = None,
         certificate: Path | None = None,
+        upright: bool = True,
     ) -> None:
         self._certificate = certificate
+        self._upright = upright
         self._gst = load()
         self.losses = Losses()
         self.frame_count: int | None = None
@@ -127,14 +130,17 @@ class GStreamerReader:
             buffer.unmap(view)
         if self._address.live:
             self._tally.delivered()
+        has_aspect, across, down = structure.get_fraction("pixel-aspect-ratio")
+        aspect = across / down if has_aspect and across > 0 and down > 0 else 1.0
         pts_ns: int | None = None
         if buffer.pts != gst.CLOCK_TIME_NONE:
             pts_ns = sample.get_segment().to_running_time(gst.Format.TIME, buffer.pts)
         if not self._address.live:
-            return Reading(image, pts_ns)
+            return Reading(image, pts_ns, pixel_aspect=aspect)
         arrived_at = self._arrival(pts_ns)
         captured_at = self._captured_at(buffer, arrived_at)
-        return Reading(image, pts_ns, captured_at or arrived_at, by_sender=captured_at is not None)
+        by_sender = captured_at is not None
+        return Reading(image, pts_ns, captured_at or arrived_at, by_sender=by_sender, pixel_aspect=aspect)
 
     def close(self) -> None:
         self._closed = True
@@ -200,7 +206,8 @@ class GStreamerReader:
         if rtp:
             codec = structure.get_string("encoding-name")
         try:
-            decode = self._parse(decode_pipeline(codec, rtp=rtp, elements=self._elements))
+            chain = decode_pipeline(codec, rtp=rtp, elements=self._elements, upright=self._upright)
+            decode = self._parse(chain)
         except MissingDependencyError as error:
             self._fault = error
             return

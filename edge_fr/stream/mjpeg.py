@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_fr.errors import InputError, SourceOpenError, SourceReadError
 from edge_fr.picture_header import MAX_IMAGE_PIXELS, read_header
-from edge_fr.stream.containers import MOST_PICTURE_BYTES
+from edge_fr.stream.content import MOST_PICTURE_BYTES
 from edge_fr.stream.source import Losses, Reading
 from edge_fr.stream.uri import Address
 from edge_fr.stream.web import Web

@@ -30,11 +30,12 @@ _FAILURES_AT_THE_END = 250
 
 
 class OpenCvReader:
-    """One cv2.VideoCapture; opening and each read may take `timeout_s`."""
+    """One cv2.VideoCapture; opening and each read may take `timeout_s`. `upright` has pictures turned as the
+    file says, which knows no mirror image."""
 
     name = "opencv"
 
-    def __init__(self, address: Address, *, timeout_s: float) -> None:
+    def __init__(self, address: Address, *, timeout_s: float, upright: bool = True) -> None:
         self.losses = Losses()
         self._address = address
         self._timeout_s = timeout_s
@@ -43,6 +44,10 @@ class OpenCvReader:
         self._capture = _open(address, timeout_s)
         if not self._capture.isOpened():
             raise SourceOpenError(_why_not_open(address))
+        if not upright:
+            self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
+        turned = upright and round(self._capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 180 == 90
+        self._pixel_aspect = self._declared_aspect(turned)
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.period_ns = round(1e9 / fps) if 0 < fps < 1000 else 40_000_000
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -73,7 +78,15 @@ class OpenCvReader:
         unknown = pts_ms <= 0 and not self._first  # 0 is the first frame's time, or none at all
         self._first = False
         now = datetime.now(timezone.utc) if self._address.live else None
-        return Reading(np.asarray(image, np.uint8), None if unknown else round(pts_ms * 1e6), now)
+        pts_ns = None if unknown else round(pts_ms * 1e6)
+        return Reading(np.asarray(image, np.uint8), pts_ns, now, pixel_aspect=self._pixel_aspect)
+
+    def _declared_aspect(self, turned: bool) -> float:
+        """The width of a pixel for its height, of the picture as it is handed out."""
+        across, down = (self._capture.get(key) for key in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN))
+        if across <= 0 or down <= 0:
+            return 1.0
+        return down / across if turned else across / down
 
     def close(self) -> None:
         with self._lock:

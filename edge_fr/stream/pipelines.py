@@ -47,13 +47,13 @@ def input_pipeline(
     return f"nvarguscamerasrc name=source ! {wanted} ! {_to_bgr(elements)} ! {_sink(live=True)}"
 
 
-def decode_pipeline(codec: str, *, rtp: bool, elements: Collection[str]) -> str:
+def decode_pipeline(codec: str, *, rtp: bool, elements: Collection[str], upright: bool = True) -> str:
     """From one encoded stream to pictures; `codec` is H264, H265 or another stream's type.
 
     H.264 and H.265 go through the decoder named here; for the rest GStreamer chooses.
     """
     entry = "identity name=entry"
-    tail = f"{_to_bgr(elements, upright=not rtp)} ! {_sink(live=rtp)}"
+    tail = f"{_to_bgr(elements, upright=upright and not rtp)} ! {_sink(live=rtp)}"
     if codec not in DECODERS:
         return f"{entry} ! decodebin ! {tail}"
     decoder = choose_decoder(codec, elements)

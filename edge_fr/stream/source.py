@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fr.errors import SourceReadError
+from edge_fr.picture_header import turned_upright
+from edge_fr.stream.geometry import Mounting
 from edge_fr.stream.uri import Address
 from edge_fr.structures import Frame
 
@@ -35,6 +37,7 @@ class Reading(NamedTuple):
     captured_at: datetime | None = None
     name: str | None = None  # of a picture in a folder
     by_sender: bool = False
+    pixel_aspect: float = 1.0  # the width of a pixel for its height, as the stream declares it
 
 
 @dataclass(slots=True)
@@ -78,8 +81,11 @@ class Source:
     `pts_ns` counts from the first frame. It is the stream's own time; where the stream tells none, or
     jumps back, it goes on by the nominal frame period. `captured_at` is, for a live source, the wall
     clock when the picture reached this machine, or was taken where the camera says so believably;
-    `clock` tells which. For a video file it is the file's modification time plus `pts_ns`, so that two
-    runs agree; for a picture, its file's modification time.
+    `clock` tells which. For a video file it is when the file says that it was made, or else its
+    modification time, plus `pts_ns`, so that two runs agree; for a picture, when it says that it was taken,
+    or else its file's modification time.
+
+    Frames are upright and have square pixels, and stand as `mounting` says.
 
     `Frame.camera` is `camera`, and for a picture of a folder `camera/file`.
 
@@ -96,6 +102,8 @@ class Source:
         camera: str | None = None,
         started_at: datetime | None = None,
         cut: str | None = None,
+        mounting: Mounting | None = None,
+        orientation: int = 1,
     ) -> None:
         self.uri = address.shown
         self.camera = address.camera if camera is None else camera
@@ -108,6 +116,8 @@ class Source:
         self._reader = reader
         self._started_at = started_at or datetime.now(timezone.utc)
         self._cut = cut
+        self._mounting = mounting or Mounting()
+        self._orientation = orientation  # what the reader leaves to be done
         self._origin_ns: int | None = None
         self._last_ns = 0
         self._index = 0
@@ -149,7 +159,11 @@ class Source:
         pts_ns = self._time(reading.pts_ns)
         captured_at = reading.captured_at or self._started_at + timedelta(microseconds=pts_ns // 1000)
         camera = f"{self.camera}/{reading.name}" if reading.name else self.camera
-        frame = Frame(reading.image, pts_ns, captured_at, camera, self._index)
+        image = reading.image
+        if self._orientation != 1:
+            image = turned_upright(image, self._orientation)
+        image = self._mounting.applied(image, reading.pixel_aspect)
+        frame = Frame(image, pts_ns, captured_at, camera, self._index)
         self._index += 1
         return frame
 

@@ -11,10 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fr.errors import ImageError, InputError
-from edge_fr.picture_header import HEAD_BYTES, read_header, turned_upright, what_else
+from edge_fr.picture_header import (
+    HEAD_BYTES,
+    MAX_IMAGE_PIXELS,
+    read_header,
+    refuse_too_many_pixels,
+    turned_upright,
+    what_else,
+)
 from edge_fr.structures import CROP_SIDE_PX
 
-MAX_IMAGE_PIXELS = 64_000_000  # a decoded picture of that size takes 192 MB
 _MAX_FILE_BYTES = 8 * MAX_IMAGE_PIXELS  # four channels of 16 bits, not compressed
 
 TEMPLATE: NDArray[np.float32] = np.array(
@@ -22,6 +28,8 @@ TEMPLATE: NDArray[np.float32] = np.array(
     np.float32,
 )
 TEMPLATE.flags.writeable = False
+# What makes a JPEG of the kinds that not every OpenCV reads.
+_CONVERTERS = {"HEIC": "heif-convert", "AVIF": "heif-convert", "GIF": "magick", "moving WebP": "magick"}
 
 
 class Picture(NamedTuple):
@@ -45,7 +53,10 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 def read_picture(path: str | Path) -> Picture:
     """As `read_image`, and when the picture was taken."""
     if not isinstance(path, (str, Path)):
-        raise ImageError(f"a picture is a path or a numpy array, got {type(path).__name__}")
+        raise ImageError(
+            f"a picture is a path, or an array of NumPy where one is taken, got {type(path).__name__}; "
+            f"np.asarray(picture, np.uint8) makes one of lists"
+        )
     path = Path(path)
     data = _content(path)
     header = read_header(data)
@@ -53,23 +64,22 @@ def read_picture(path: str | Path) -> Picture:
         what = what_else(data[:HEAD_BYTES])
         told = f"but {what}" if what else "or a damaged one"
         raise ImageError(
-            f"{path} is not a picture, {told} (it starts with {data[:8]!r}), expected JPEG, PNG, WebP, BMP "
-            f"or TIFF with 8 or 16 bits"
+            f"{path} is not a picture, {told} (it starts with {data[:8]!r}), expected JPEG, PNG, WebP, BMP, "
+            f"TIFF, JPEG 2000 or PNM with 8 or 16 bits"
         )
     if not header.complete:
         raise ImageError(f"{path} is a JPEG picture that is cut off: its end is missing; copy it again")
+    if header.size is None and header.kind != "HEIC":
+        raise ImageError(f"{path} is a damaged {header.kind} picture: its header does not tell its size")
     if header.size is not None:
         refuse_too_many_pixels(header.size, path)
-    try:
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise ImageError(f"{path} cannot be decoded: {error}") from error
+    image = None if header.size is None else _decoded(data, path)
     if image is None:
-        if header.kind in ("HEIC", "AVIF"):
+        tool = _CONVERTERS.get(header.kind)
+        if tool is not None:
             raise ImageError(
-                f"{path} is a {header.kind} picture, which is not read here; make a JPEG of it, for example "
-                f"with `heif-convert {path} {path.with_suffix('.jpg')}`"
+                f"{path} is a {header.kind} picture, which OpenCV {cv2.__version__} does not read, or is "
+                f"damaged; make a JPEG of it, for example with `{tool} {path} {path.with_suffix('.jpg')}`"
             )
         raise ImageError(
             f"{path} is damaged or cut off: it starts as a {header.kind} picture, but cannot be decoded"
@@ -78,12 +88,21 @@ def read_picture(path: str | Path) -> Picture:
     return Picture(turned_upright(to_bgr(image), header.orientation), header.taken_at)
 
 
-def _content(path: Path) -> bytes:
-    if path.is_dir():
-        raise ImageError(f"{path} is a folder, expected a picture file")
-    if path.exists() and not path.is_file():  # it may never end
-        raise ImageError(f"{path} is a pipe or a device, expected a picture file")
+def _decoded(data: bytes, path: Path) -> NDArray[Any] | None:
+    """As it is stored: which way up it is, `turned_upright` sees to."""
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ImageError(f"{path} cannot be decoded: {error}") from error
+
+
+def _content(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            raise ImageError(f"{path} is a folder, expected a picture file")
+        if path.exists() and not path.is_file():  # it may never end
+            raise ImageError(f"{path} is a pipe or a device, expected a picture file")
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise ImageError(
                 f"{path} has {path.stat().st_size} bytes, more than any picture of "
@@ -92,8 +111,10 @@ def _content(path: Path) -> bytes:
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise ImageError(f"no picture file at {path}") from error
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error}") from error
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a zero in its name
+        raise ImageError(f"{str(path)!r} cannot be read: {error}") from error
     if not data:
         raise ImageError(f"{path} is empty (0 bytes)")
     return data
@@ -228,16 +249,6 @@ def _warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], crop: NDArray[n
     # false-match rate of 1 % (half-size CelebA).
     interpolation = cv2.INTER_CUBIC if scale > 1.0 else cv2.INTER_LINEAR
     cv2.warpAffine(region, to_crop, (CROP_SIDE_PX, CROP_SIDE_PX), dst=crop, flags=interpolation)
-
-
-def refuse_too_many_pixels(size: tuple[int, int], path: Path) -> None:
-    """ImageError for a picture of more than MAX_IMAGE_PIXELS."""
-    height, width = size
-    if height * width > MAX_IMAGE_PIXELS:
-        raise ImageError(
-            f"{path} has {width} x {height} = {height * width / 1e6:.0f} million pixels, expected at most "
-            f"{MAX_IMAGE_PIXELS / 1e6:.0f} million; scale it down first"
-        )
 
 
 def _float_hint(array: NDArray[Any]) -> str:

@@ -7,33 +7,53 @@ OpenCV heeds in some kinds and versions and not in others: it is read here, and 
 
 from __future__ import annotations
 
+import codecs
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_fr.errors import ImageError
+from edge_fr.picture_boxes import avif_exif, avif_geometry, jpeg2000_size
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN = 0xDA
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
 _TIFF = {b"II*\0": "<", b"MM\0*": ">"}
-_BRANDS = dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"), "HEIC")
+_ANY_BRAND = (b"mif1", b"msf1")  # of pictures in boxes, whatever compressed them
+_BRANDS = dict.fromkeys((b"heic", b"heix", b"heim", b"heis", *_ANY_BRAND), "HEIC")
 _BRANDS |= dict.fromkeys((b"avif", b"avis"), "AVIF")
-_OTHERS = {b"%PDF": "PDF", b"PK\x03\x04": "ZIP", b"\x1f\x8b": "gzip", b"<svg": "SVG"}
-_OTHERS |= {b"<!DO": "HTML", b"<htm": "HTML"}
+_OTHERS = {b"%PDF": "a PDF file", b"PK\x03\x04": "a ZIP file", b"\x1f\x8b": "a gzip file"}
+_OTHERS |= {b"<svg": "a SVG file", b"<!DO": "a HTML file", b"<htm": "a HTML file", b"ID3": "sound"}
+_OTHERS |= {
+    b"8BPS": "a Photoshop picture",
+    b"\x76\x2f\x31\x01": "an OpenEXR picture",
+    b"#?RA": "a HDR picture",
+}
+_OTHERS |= {b"Y\xa6j\x95": "a Sun raster picture", b"\0\0\1\0": "an icon"}
+_OTHERS |= dict.fromkeys((b"II+\0", b"MM\0+"), "a TIFF picture of the large kind (BigTIFF)")
+_PNM = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})\s")
+_MOST_PNM_HEADER = 4096
+_JPEG_2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 _ORIENTATION, _TAKEN_AT, _TAKEN_OFFSET, _EXIF = 0x0112, 0x9003, 0x9011, 0x8769  # tags of EXIF
 _WIDTH, _HEIGHT = 0x0100, 0x0101  # tags of TIFF
 _MOST_TAGS = 1000
-HEAD_BYTES = 64  # as much of a file tells its kind
+MAX_IMAGE_PIXELS = 64_000_000  # a decoded picture of that size takes 192 MB
+HEAD_BYTES = 512  # as much of a file tells its kind
 
 
 @dataclass(frozen=True, slots=True)
 class PictureHeader:
-    """`kind` is JPEG, PNG, WebP, BMP, TIFF, GIF, HEIC or AVIF; `size` (height, width) as it is stored, None
-    if unknown; `orientation` 1 to 8 as EXIF counts; `complete` False for a JPEG without its end."""
+    """`kind` is that of `kind_of`, or moving WebP; `size` (height, width) as it is stored,
+    None if unknown; `orientation` 1 to 8 as EXIF counts; `complete` False for a JPEG without its
+    end."""
 
     kind: str
     size: tuple[int, int] | None = None
@@ -56,8 +76,14 @@ def kind_of(head: bytes) -> str | None:
         return "TIFF"
     if head[:6] in (b"GIF87a", b"GIF89a"):
         return "GIF"
+    if head.startswith(_JPEG_2000):
+        return "JPEG 2000"
+    if re.match(rb"P[1-6]\s[\s\d#]", head):
+        return "PNM"
     if head[4:8] == b"ftyp":
-        return _BRANDS.get(head[8:12])
+        listed = head[16 : int.from_bytes(head[:4], "big")]
+        others = {listed[at : at + 4] for at in range(0, len(listed), 4)}
+        return "AVIF" if head[8:12] in _ANY_BRAND and b"avif" in others else _BRANDS.get(head[8:12])
     return None
 
 
@@ -69,10 +95,15 @@ def what_else(head: bytes) -> str | None:
     if not head:
         return "empty"
     for start, name in _OTHERS.items():
-        if head.lstrip()[: len(start)] == start:
-            return f"a {name} file"
-    text = head.decode("utf-8", "ignore")
-    return "text" if text and all(c.isprintable() or c.isspace() for c in text) else None
+        if head.lstrip(b"\t\n\r ").startswith(start):
+            return name
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "text"
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last letter may be cut
+    except UnicodeDecodeError:
+        return None
+    return "text" if all(c.isprintable() or c.isspace() for c in text) else None
 
 
 def read_header(data: bytes) -> PictureHeader | None:
@@ -97,6 +128,16 @@ def turned_upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uin
     return np.ascontiguousarray(image)
 
 
+def refuse_too_many_pixels(size: tuple[int, int], path: Path) -> None:
+    """ImageError for a picture of more than MAX_IMAGE_PIXELS."""
+    height, width = size
+    if height * width > MAX_IMAGE_PIXELS:
+        raise ImageError(
+            f"{path} has {width} x {height} = {height * width / 1e6:.0f} million pixels, expected at most "
+            f"{MAX_IMAGE_PIXELS / 1e6:.0f} million; scale it down first"
+        )
+
+
 def _jpeg(data: bytes) -> PictureHeader:
     """Some OpenCV versions fill the missing part with grey and say nothing: the end is looked for."""
     size, orientation, taken_at = None, 1, None
@@ -112,7 +153,10 @@ def _jpeg(data: bytes) -> PictureHeader:
         if marker == _START_OF_SCAN:
             complete = data.rfind(_JPEG_END, at) > 0
             return PictureHeader("JPEG", size, orientation, taken_at, complete)
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xFF or marker in _WITHOUT_LENGTH:
+            at += 1 if marker == 0xFF else 2
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return PictureHeader("JPEG", size, orientation, taken_at, complete=False)
 
 
@@ -128,11 +172,12 @@ def _png(data: bytes) -> PictureHeader:
 
 
 def _webp(data: bytes) -> PictureHeader:
-    size, orientation, taken_at, at = None, 1, None, 12
+    size, orientation, taken_at, at, kind = None, 1, None, 12, "WebP"
     while at + 8 <= len(data):
         name, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
         body = data[at + 8 : at + 8 + length]
         if name == b"VP8X":
+            kind = "moving WebP" if body[0] & 2 else "WebP"
             size = int.from_bytes(body[7:10], "little") + 1, int.from_bytes(body[4:7], "little") + 1
         elif name == b"VP8 " and size is None:
             width, height = struct.unpack("<HH", body[6:10])
@@ -143,7 +188,7 @@ def _webp(data: bytes) -> PictureHeader:
         elif name == b"EXIF":
             orientation, taken_at = _exif(body.removeprefix(b"Exif\0\0"))
         at += 8 + length + length % 2
-    return PictureHeader("WebP", size, orientation, taken_at)
+    return PictureHeader(kind, size, orientation, taken_at)
 
 
 def _bmp(data: bytes) -> PictureHeader:
@@ -157,9 +202,11 @@ _12_BYTES = struct.pack("<I", 12)
 
 def _tiff(data: bytes) -> PictureHeader:
     """OpenCV turns a TIFF upright itself, whatever it is asked for."""
-    tags = dict(_tags(data, _TIFF[data[:4]], struct.unpack(_TIFF[data[:4]] + "I", data[4:8])[0]))
-    height, width = tags.get(_HEIGHT), tags.get(_WIDTH)
-    size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+    sides: dict[int, int] = {}
+    for tag, value in _tags(data, _TIFF[data[:4]], struct.unpack(_TIFF[data[:4]] + "I", data[4:8])[0]):
+        if isinstance(value, int):  # of two that contradict, decoders take either
+            sides[tag] = max(value, sides.get(tag, 0))
+    size = (sides[_HEIGHT], sides[_WIDTH]) if _HEIGHT in sides and _WIDTH in sides else None
     return PictureHeader("TIFF", size, 1, _exif(data)[1])
 
 
@@ -168,7 +215,21 @@ def _gif(data: bytes) -> PictureHeader:
     return PictureHeader("GIF", (height, width))
 
 
+def _pnm(data: bytes) -> PictureHeader:
+    found = _PNM.match(data[:_MOST_PNM_HEADER])
+    return PictureHeader("PNM", (int(found[2]), int(found[1])) if found else None)
+
+
+def _jpeg2000(data: bytes) -> PictureHeader:
+    return PictureHeader("JPEG 2000", jpeg2000_size(data))
+
+
+def _avif(data: bytes) -> PictureHeader:
+    return PictureHeader("AVIF", *avif_geometry(data), _exif(avif_exif(data).removeprefix(b"Exif\0\0"))[1])
+
+
 _READERS = {"JPEG": _jpeg, "PNG": _png, "WebP": _webp, "BMP": _bmp, "TIFF": _tiff, "GIF": _gif}
+_READERS |= {"PNM": _pnm, "JPEG 2000": _jpeg2000, "AVIF": _avif}
 
 
 def _exif(data: bytes) -> tuple[int, datetime | None]:

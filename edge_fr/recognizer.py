@@ -17,7 +17,7 @@ from edge_fr.decide import UNKNOWN_RI, doubts, named, rivals
 from edge_fr.detect import Detector
 from edge_fr.embed import Embedder
 from edge_fr.enrolment import Look, Sorted, fused, of_one_person, once_each
-from edge_fr.errors import EnrollmentError, ImageError, UnknownIdentityError
+from edge_fr.errors import EnrollmentError, ImageError, InputError, UnknownIdentityError
 from edge_fr.gallery import Gallery, NameThreshold, genuine_bound, normalized_identity, score_threshold
 from edge_fr.image import align, read_image, to_bgr
 from edge_fr.networks import Networks, open_networks
@@ -191,6 +191,10 @@ class Recognizer:
         identity = normalized_identity(identity)
         if isinstance(pictures, (str, Path, np.ndarray)):
             pictures = [pictures]
+        if not isinstance(pictures, Iterable):
+            raise InputError(
+                f"pictures are a path, an array of NumPy, or several of them, got {type(pictures).__name__}"
+            )
         looks: list[Look] = []
         refused: list[tuple[str, str]] = []
         for number, picture in enumerate(pictures, 1):

@@ -21,6 +21,7 @@ from edge_fr.errors import (
     GalleryFileError,
     GalleryModelError,
     ImageError,
+    InputError,
     UnknownIdentityError,
 )
 from edge_fr.gallery import Gallery, score_threshold
@@ -64,6 +65,19 @@ def far_away(photo: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
     wall = np.full_like(photo, 110)
     wall[40 : 40 + small.shape[0], 40 : 40 + small.shape[1]] = small
     return wall
+
+
+def test_what_is_no_picture_is_refused_with_the_call_that_makes_one(recognizer: Recognizer) -> None:
+    lists = COLLINS_PHOTO[:4, :4].tolist()
+    for asked in (recognizer.analyze, recognizer.identify):
+        with pytest.raises(InputError, match=r"got list; np\.asarray\(picture, np\.uint8\) makes one"):
+            asked(lists)  # type: ignore[operator]
+    with pytest.raises(EnrollmentError, match=r"picture 1: .* got list; np\.asarray"):
+        recognizer.enroll("Eileen", [lists])  # type: ignore[list-item]
+    with pytest.raises(
+        InputError, match="pictures are a path, an array of NumPy, or several of them, got int"
+    ):
+        recognizer.enroll("Eileen", 7)  # type: ignore[arg-type]
 
 
 def test_a_person_is_verified_from_another_shot_and_a_stranger_is_not(recognizer: Recognizer) -> None:

@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from edge_fr.errors import InputError, SourceOpenError
-from edge_fr.picture_header import HEAD_BYTES, read_header
 from edge_fr.stream.camera import Camera
 from edge_fr.stream.connection import CameraChange, CameraCounters
 from edge_fr.stream.containers import why_cut_short, why_endless
+from edge_fr.stream.content import refuse_no_video
 from edge_fr.stream.freshness import is_current
 from edge_fr.stream.geometry import Mounting
 from edge_fr.stream.movie_header import read_movie_header
@@ -106,9 +106,11 @@ def open_source(
     if address.live:
         live = _video_reader(address, reader, timeout_s, stop, trusted)
         return Source(address, live, camera=camera, mounting=mounting)
+    if reader == "gstreamer" and address.target.lower().endswith(".gif"):
+        raise InputError(f"GStreamer gives the pictures of {address.shown} no times; use reader='opencv'")
     path = Path(address.target)
     try:
-        _refuse_huge_gif(path)
+        refuse_no_video(path, address.shown)
         endless = why_endless(path)
     except OSError as error:
         raise SourceOpenError(f"cannot open {address.shown}: {error.strerror}") from error
@@ -172,16 +174,6 @@ def is_live(uri: str | int | Path) -> bool:
     return parse(uri).live
 
 
-def _refuse_huge_gif(path: Path) -> None:
-    """A GIF is a video here, and a small one may unfold to gigabytes."""
-    with path.open("rb") as file:
-        header = read_header(file.read(HEAD_BYTES))
-    if header is not None and header.kind == "GIF" and header.size is not None:
-        from edge_fr.image import refuse_too_many_pixels
-
-        refuse_too_many_pixels(header.size, path)
-
-
 def _trusted(address: Address, certificate: str | Path | None) -> Path | None:
     if certificate is None:
         return None
@@ -220,8 +212,6 @@ def _video_reader(
     secure = address.target.lower().startswith("rtsps:")
     if reader == "opencv" and secure:
         raise InputError(f"OpenCV checks no certificate; for {address.shown} use reader='gstreamer'")
-    if reader == "gstreamer" and address.target.lower().endswith(".gif"):
-        raise InputError(f"GStreamer gives the pictures of {address.shown} no times; use reader='opencv'")
     if reader != "opencv" and (address.live or reader == "gstreamer"):
         from edge_fr.stream import gstreamer
 

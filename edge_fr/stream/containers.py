@@ -14,10 +14,10 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from edge_fr.stream.uri import JPEG_STREAM_SUFFIXES, MOST_PICTURE_BYTES, MP4_FIRST
+from edge_fr.stream.content import JPEG_BEGINS, JPEG_STREAM_SUFFIXES, MOST_PICTURE_BYTES, MP4_FIRST
 
 _EBML, _MATROSKA_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
-_JPEG_BEGINS, _NAL_UNIT_BEGINS = b"\xff\xd8\xff", b"\x00\x00\x01"
+_NAL_UNIT_BEGINS = b"\x00\x00\x01"
 _NAL_SUFFIXES = (".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".m4v")
 
 
@@ -48,10 +48,8 @@ def why_endless(path: Path) -> str | None:
         if head[4:8] in MP4_FIRST:
             return None
         suffix = path.suffix.lower()
-        if (
-            head.startswith((_JPEG_BEGINS, b"--")) or suffix in JPEG_STREAM_SUFFIXES
-        ):  # --: parts, as of a mail
-            return _gap(file, _JPEG_BEGINS)
+        if head.startswith((JPEG_BEGINS, b"--")) or suffix in JPEG_STREAM_SUFFIXES:  # --: parts, as of a mail
+            return _gap(file, JPEG_BEGINS)
         if head.startswith((_NAL_UNIT_BEGINS, b"\x00" + _NAL_UNIT_BEGINS)) or suffix in _NAL_SUFFIXES:
             return _gap(file, _NAL_UNIT_BEGINS)
         return None

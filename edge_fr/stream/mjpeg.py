@@ -14,8 +14,10 @@ import cv2
 import numpy as np
 
 from edge_fr.errors import InputError, SourceOpenError, SourceReadError
+from edge_fr.picture_header import MAX_IMAGE_PIXELS, read_header
+from edge_fr.stream.content import MOST_PICTURE_BYTES
 from edge_fr.stream.source import Losses, Reading
-from edge_fr.stream.uri import MOST_PICTURE_BYTES, Address
+from edge_fr.stream.uri import Address
 from edge_fr.stream.web import Web
 
 _MULTIPART = "multipart/x-mixed-replace"
@@ -56,7 +58,10 @@ class MjpegReader:
                 return None
             now, pts_ns = datetime.now(timezone.utc), time.monotonic_ns()
             whole = content.startswith(b"\xff\xd8\xff") and b"\xff\xd9" in content[-1024:]
-            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if whole else None
+            header = read_header(content) if whole else None
+            size = header.size if header is not None else None
+            fits = size is not None and size[0] * size[1] <= MAX_IMAGE_PIXELS  # before it unfolds
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if fits else None
             if image is not None:
                 return Reading(np.asarray(image, np.uint8), pts_ns, now)
             self.losses.damaged += 1

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from edge_fr.errors import ImageError, SourceOpenError
 from edge_fr.image import read_picture
+from edge_fr.stream.content import why_no_picture
 from edge_fr.stream.source import Losses, Reading, Skipped, modified_at
-from edge_fr.stream.uri import PICTURE_SUFFIXES, begins_as_picture
 
 PERIOD_NS = 10_000_000_000  # pictures are no video: far enough apart that no track joins two of them
 
@@ -74,10 +74,10 @@ def open_folder(folder: Path) -> StillsReader:
     for path in entries:
         if path.is_dir():
             others.append(Skipped(path.name, "a folder; give it as a source of its own"))
-        elif path.suffix.lower() in PICTURE_SUFFIXES or begins_as_picture(path):
-            pictures.append(path)  # one that is only called so is skipped with what it is
+        elif (reason := why_no_picture(path)) is not None:
+            others.append(Skipped(path.name, reason))
         else:
-            others.append(Skipped(path.name, "neither its name nor its content is a picture's"))
+            pictures.append(path)
     if not pictures:
         holds = f"holds no picture among {len(entries)} entries" if entries else "is empty"
         raise SourceOpenError(f"the folder {folder} {holds}, expected JPEG, PNG, WebP, BMP or TIFF files")

@@ -10,21 +10,7 @@ from typing import Literal
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from edge_fr.errors import InputError, SourceOpenError
-from edge_fr.picture_header import HEAD_BYTES, kind_of
-
-MP4_FIRST = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
-_VIDEO_STARTS = (
-    b"\x1a\x45\xdf\xa3",
-    b"\x00\x00\x01",
-    b"\x00\x00\x00\x01",
-    b"FLV",
-    b"G",
-)  # Matroska, MPEG, TS
-MOST_PICTURE_BYTES = 64 << 20  # a JPEG of 64 million pixels has some 40 MB
-_LOOKED_THROUGH = 16 << 20
-_ENDS_AND_BEGINS = b"\xff\xd9\xff\xd8\xff"
-JPEG_STREAM_SUFFIXES = frozenset({".mjpg", ".mjpeg", ".mpo"})
-PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+from edge_fr.stream.content import is_picture
 
 Kind = Literal["folder", "picture", "video", "rtsp", "mjpeg", "hls", "v4l2", "csi", "test"]
 Transport = Literal["tcp", "udp"]
@@ -118,34 +104,8 @@ def _path(path: Path, shown: str) -> Address:
         raise SourceOpenError(f"there is no file or folder {shown!r}, expected {EXPECTED}")
     if not path.is_file():  # a pipe nobody writes into would be waited for until the end of days
         raise SourceOpenError(f"{shown!r} is a pipe or a device and no file, expected {EXPECTED}")
-    kind: Kind = "picture" if begins_as_picture(path) else "video"
+    kind: Kind = "picture" if is_picture(path) else "video"
     return Address(kind, str(path.absolute()), shown, path.stem)
-
-
-def begins_as_picture(path: Path) -> bool:
-    """Whether the file is one picture by its content, or, where that tells nothing, by its name.
-
-    A GIF is a video, and so are JPEG pictures one behind the other.
-    """
-    suffix = path.suffix.lower()
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-            kind = kind_of(head)
-            if kind == "JPEG" and suffix not in PICTURE_SUFFIXES:
-                more = head + file.read(_LOOKED_THROUGH)
-                return suffix not in JPEG_STREAM_SUFFIXES and not _is_stream(more, path.stat().st_size)
-    except OSError as error:
-        raise SourceOpenError(f"cannot open {str(path)!r}: {error.strerror}") from error
-    if kind is not None:
-        return kind != "GIF"
-    video = head[4:8] in MP4_FIRST or head.startswith(_VIDEO_STARTS) or head[8:12] == b"AVI "
-    return suffix in PICTURE_SUFFIXES and not video
-
-
-def _is_stream(begin: bytes, size: int) -> bool:
-    """Whether a JPEG file goes on with another picture, or is too large to be one."""
-    return _ENDS_AND_BEGINS in begin or size > MOST_PICTURE_BYTES
 
 
 def _file(text: str) -> Address:

@@ -20,6 +20,7 @@ from edge_fr.audit.gathering import Gathering
 from edge_fr.audit.page import About, page
 from edge_fr.audit.pictures import Pictures
 from edge_fr.audit.statements import changes
+from edge_fr.audit.upright import EVERY, MOST_FRAMES, best_turn
 from edge_fr.errors import EdgeFrError, EventError, InputError, SourceReadError
 from edge_fr.model_options import open_models
 from edge_fr.networks import Networks
@@ -79,6 +80,10 @@ def audit(arguments: argparse.Namespace) -> int:
 
         def observe(frame: Frame, step: Step) -> None:
             gathering.observe(frame, step)
+            turns = gathering.figures.turns
+            if gathering.figures.frames % EVERY == 1 and turns.total() < MOST_FRAMES:
+                turn = best_turn(networks, frame.image)
+                turns.update([] if turn is None else [turn])
             if gathering.figures.frames == 1:
                 text = f"watching {source.uri}; Ctrl-C ends it and writes the page"
                 print(printable(text), file=sys.stderr)

@@ -257,3 +257,20 @@ def test_the_table_tells_what_there_is_and_leaves_out_what_was_not_measured() ->
     assert rows["from capture to event"].endswith("capture by the camera's clock")
     assert not any("nan" in value for value in rows.values())
     assert math.isnan(Figures().wait_s.quantile(0.5))
+
+
+@pytest.mark.parametrize(
+    ("turn", "how"), [(90, "lie on their side"), (180, "stand on their heads"), (270, "lie")]
+)
+def test_faces_that_lie_on_their_side_ask_for_a_turn_of_the_picture(turn: int, how: str) -> None:
+    figures = good()
+    figures.turns.update({0: 100, turn: 300})
+    first = changes(figures)[0]
+    assert first.kind == "act"
+    assert first.text.startswith(f"Faces {how}")
+    assert f"`rotate: {turn}` (--rotate {turn})" in first.text
+    assert first.basis.startswith("in 300 of 400 frames")
+    for few in ({0: 300, turn: 299}, {turn: 2}):
+        figures.turns.clear()
+        figures.turns.update(few)
+        assert "rotate" not in changes(figures)[0].text

@@ -50,7 +50,8 @@ from edge_fr.errors import InputError
 
 if sys.argv[1] == "run":
     try:
-        unsaid = dict.fromkeys(["config", "fpir", "decide_within", "reader", "camera"])
+        names = ["config", "fpir", "decide_within", "reader", "camera", "candidates", "certificate"]
+        unsaid = dict.fromkeys([*names, "rotate", "flip", "aspect"])
         run_command.run(argparse.Namespace(source="test://?width=0", **unsaid))
     except InputError:
         pass

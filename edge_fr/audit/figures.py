@@ -102,6 +102,8 @@ class Figures:
     """1 for an accepted look, 0 for another: the means are shares."""
     refused: Counter[str] = field(default_factory=Counter)
     """Looks by what was against them; one look may count for several."""
+    turns: Counter[int] = field(default_factory=Counter)
+    """Frames by the turn, in degrees clockwise, after which their faces are recognizable; see `upright`."""
     large: int = 0
     """Looks that were not refused for their size."""
     large_refused: Counter[str] = field(default_factory=Counter)

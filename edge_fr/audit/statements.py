@@ -14,6 +14,7 @@ from edge_fr.audit.figures import EYES_M, LIGHT, Figures
 LEAST_PEOPLE = 10  # fewer, and one of them is more than a tenth of a share
 _OFTEN = 0.15  # of the looks that were large enough: from there on a change is worth the ladder
 _LATE_S = 2.0  # by then `edge-fr run` has answered
+_LEAST_TURNED = 3  # frames whose faces are recognizable after a turn
 _FEW_LOST = 0.1  # of the people: what is left for chance
 
 
@@ -36,9 +37,21 @@ def limits(figures: Figures, lens: Lens | None = None) -> list[Statement]:
 def changes(figures: Figures) -> list[Statement]:
     """What to change at the camera, most pressing first; one sentence that all is well if nothing is."""
     if figures.looks == 0:
-        return [_nobody(figures)]
+        return [_upright(figures) or _nobody(figures)]
     rules = (
-        *(_nearer, _earlier, _brighter, _darker, _sharper, _coarse, _lower, _towards, _inside, _doubtful),
+        *(
+            _upright,
+            _nearer,
+            _earlier,
+            _brighter,
+            _darker,
+            _sharper,
+            _coarse,
+            _lower,
+            _towards,
+            _inside,
+            _doubtful,
+        ),
         *(_steady, _lagging),
     )
     found = [statement for rule in rules if (statement := rule(figures)) is not None]
@@ -121,6 +134,19 @@ def _nobody(figures: Figures) -> Statement:
         return Statement(text, f"{figures.unfollowed} looks, none in a track", "act")
     text = "No face was found. Did anybody pass? From behind, in the dark, or under 12 px wide none is found."
     return Statement(text, f"{figures.frames} frames", "unsure")
+
+
+def _upright(figures: Figures) -> Statement | None:
+    """The camera hangs on its side: most faces lie so."""
+    turn, count = max(((t, n) for t, n in figures.turns.items() if t), key=lambda x: x[1], default=(0, 0))
+    if count < _LEAST_TURNED or count <= figures.turns.total() / 2:
+        return None
+    lie = "stand on their heads" if turn == 180 else "lie on their side"
+    text = f"Faces {lie}: turn the camera, or its pictures with `rotate: {turn}` (--rotate {turn})."
+    basis = (
+        f"in {count} of {figures.turns.total()} frames that were tried in all turns they are recognizable so"
+    )
+    return Statement(text, basis, "act")
 
 
 def _nearer(figures: Figures) -> Statement | None:
